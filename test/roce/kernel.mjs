@@ -92,7 +92,9 @@ function kernelPackage() {
   const text = String(run('apt-cache', ['depends', '--important', kKernelMetaPackage]))
   const name = /^ +(?:Pre)?Depends: (linux-image-\S+)/m.exec(text)?.[1]
   if (name === undefined) {
-    throw new HarnessError(`apt-cache names no kernel for ${kKernelMetaPackage}: run apt-get update`)
+    throw new HarnessError(
+      `apt-cache names no kernel for ${kKernelMetaPackage}: run apt-get update`,
+    )
   }
   return name
 }

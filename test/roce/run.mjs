@@ -27,6 +27,7 @@ const kDefaultTimeoutSeconds = 900
 const kBootTimeoutMs = 180_000
 /** A working KVM guest prints within a second. A nested host may accept one and never run it. */
 const kKvmSilenceMs = 5_000
+const kSilent = 'the guest printed nothing'
 const kTimeoutExitCode = 124
 
 const kUsage = `Usage: node test/roce/run.mjs [OPTIONS] [-- COMMAND ARGS...]
@@ -130,7 +131,9 @@ async function runOnHost(options) {
   }, options.timeoutMs)
   const code = await new Promise((done, fail) => {
     child.on('error', (error) => fail(new HarnessError(`${program}: ${error.message}`)))
-    child.on('close', (status, signal) => done(status ?? 128 + constants.signals[signal ?? 'SIGKILL']))
+    child.on('close', (status, signal) =>
+      done(status ?? 128 + constants.signals[signal ?? 'SIGKILL']),
+    )
   }).finally(() => clearTimeout(timer))
   return timedOut ? kTimeoutExitCode : code
 }
@@ -194,7 +197,8 @@ async function runInMachine(options) {
       onOutput: (bytes) => void process.stdout.write(bytes),
       onReady: () => {
         readyAt = performance.now()
-        say(`rxe0 is up after ${seconds()} s (${accelerator}): ${options.command.join(' ')}`)
+        const [line = ''] = options.command.join(' ').split('\n')
+        say(`rxe0 is up after ${seconds()} s (${accelerator}), running: ${line}`)
       },
     })
     return vm
@@ -212,19 +216,22 @@ async function runInMachine(options) {
   try {
     const kvm = kvmRecord()
     let outcome
+    let kvmFailed = false
     if (kvm.worthATry) {
       const guest = boot('kvm')
       const silent = () => !guest.consoleLines().some((line) => line.includes('Linux version'))
-      const silence = limit(kKvmSilenceMs, () => silent() && guest.stop('silent'))
+      const silence = limit(kKvmSilenceMs, () => silent() && guest.stop(kSilent))
       outcome = await guest.finished
       clearTimeout(silence)
-      if (outcome.kind !== 'exit' && silent() && !interrupted) {
-        say('KVM does not work here; emulating instead')
-        kvm.remember()
-        outcome = undefined
-      }
+      kvmFailed =
+        outcome.kind === 'ended' ? silent() : 'reason' in outcome && outcome.reason === kSilent
     }
-    outcome ??= await boot('tcg').finished
+    if (outcome === undefined || kvmFailed) {
+      if (kvmFailed) say('KVM does not work here; emulating instead')
+      outcome = await boot('tcg').finished
+      // Only now is it certain that the fault was KVM's.
+      if (kvmFailed && readyAt > 0) kvm.remember()
+    }
     if (interrupted) return Number(process.exitCode)
     if (outcome.kind === 'exit') {
       say(`the command ended with ${outcome.code} after ${seconds(readyAt)} s`)
@@ -235,7 +242,8 @@ async function runInMachine(options) {
       say(failure ?? panic ?? (outcome.kind === 'stopped' ? outcome.reason : outcome.detail))
       say(`the guest's last console lines:\n${lines.slice(-30).join('\n')}`)
     }
-    const code = outcome.kind === 'exit' ? outcome.code : outcome.kind === 'stopped' ? kTimeoutExitCode : 1
+    const code =
+      outcome.kind === 'exit' ? outcome.code : outcome.kind === 'stopped' ? kTimeoutExitCode : 1
     if (code !== 0) reportRdma(vm?.consoleLines() ?? [])
     return code
   } finally {
