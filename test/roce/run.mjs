@@ -74,6 +74,18 @@ function readArguments() {
   }
 }
 
+/**
+ * @param {string} option
+ * @param {string} folder
+ */
+function makeFolder(option, folder) {
+  try {
+    mkdirSync(folder, { recursive: true })
+  } catch (error) {
+    throw new HarnessError(`${option}: ${error instanceof Error ? error.message : error}`)
+  }
+}
+
 /** @returns {string | undefined} name of a device with an active port */
 function activeDevice() {
   const devices = '/sys/class/infiniband'
@@ -91,7 +103,8 @@ function commandEnvironment(output) {
   return {
     ...Object.fromEntries(Object.entries(process.env).filter(([name]) => passed.test(name))),
     RFAAS_REQUIRE: 'verbs',
-    ...(output === undefined ? {} : { RFAAS_OUTPUT: output }),
+    // Also when undefined: a folder of the caller's own environment may not exist or be writable there.
+    RFAAS_OUTPUT: output,
   }
 }
 
@@ -120,7 +133,8 @@ async function runOnHost(options) {
     detached: true,
   })
   const endGroup = (/** @type {NodeJS.Signals} */ signal) => {
-    if (child.pid !== undefined && child.exitCode === null) process.kill(-child.pid, signal)
+    const running = child.exitCode === null && child.signalCode === null
+    if (child.pid !== undefined && running) process.kill(-child.pid, signal)
   }
   onEndSignal(endGroup)
   let timedOut = false
@@ -156,15 +170,14 @@ async function runInMachine(options) {
   const began = performance.now()
   const seconds = (from = began) => ((performance.now() - from) / 1000).toFixed(1)
   const { kernel, initramfs } = prepareBoot(say)
-  if (options.output !== undefined) mkdirSync(options.output, { recursive: true })
-  if (options.keepLog !== undefined) mkdirSync(dirname(options.keepLog), { recursive: true })
+  if (options.keepLog !== undefined) makeFolder('--keep-log', dirname(options.keepLog))
 
   // The guest sees this folder through its view of the host's root.
   const work = realpathSync(mkdtempSync(join(tmpdir(), 'rfaas-roce-')))
   const env = Object.entries({
     ...commandEnvironment(options.output && '/run/rfaas/output'),
     HOME: '/tmp/home',
-  }).map(([name, text]) => `${name}=${text}`)
+  }).flatMap(([name, text]) => (text === undefined ? [] : [`${name}=${text}`]))
   const words = ['env', '-i', ...env, ...options.command].map(quote).join(' ')
   writeFileSync(join(work, 'job.sh'), `cd ${quote(kTree)} || exit 126\nexec ${words}\n`)
 
@@ -272,6 +285,7 @@ async function main() {
     return 0
   }
   try {
+    if (options.output !== undefined) makeFolder('--output', options.output)
     const device = activeDevice()
     if (device === undefined) return await runInMachine(options)
     say(`this host has an active device, ${device}: running there, without a virtual machine`)
