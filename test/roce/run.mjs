@@ -108,14 +108,19 @@ function commandEnvironment(output) {
   }
 }
 
-/** Calls `end` on SIGINT and SIGTERM. @param {(signal: NodeJS.Signals) => void} end */
+/**
+ * Calls `end` when this process is told to stop, or when nobody reads its output any more.
+ * @param {(signal: NodeJS.Signals) => void} end
+ */
 function onEndSignal(end) {
-  for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP'])) {
-    process.on(signal, () => {
-      process.exitCode = 128 + constants.signals[signal]
-      end(signal)
-    })
+  const stop = (/** @type {NodeJS.Signals} */ signal) => {
+    process.exitCode = 128 + constants.signals[signal]
+    end(signal)
   }
+  for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP'])) {
+    process.on(signal, () => stop(signal))
+  }
+  process.stdout.on('error', () => stop('SIGPIPE'))
 }
 
 /**
