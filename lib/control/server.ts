@@ -1,0 +1,379 @@
+// The server side of the control plane, the same for every manager: Fastify with the messages'
+// schemas, one shape for every error, and what an operator expects (/healthz, /metrics,
+// /openapi.json). The managers add only their routes.
+import { readFileSync } from 'node:fs'
+import { STATUS_CODES, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import type { AddressInfo, Socket } from 'node:net'
+import swagger from '@fastify/swagger'
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
+import {
+  fastify,
+  LogController,
+  type FastifyBaseLogger,
+  type FastifyInstance,
+  type FastifyReply,
+} from 'fastify'
+import { collectDefaultMetrics, Histogram, Registry } from 'prom-client'
+import { Type, type TSchema } from 'typebox'
+import { RfaasError, invalidArgument, type ErrorCode } from '../errors.js'
+import { checkArgument } from './check.js'
+import type { Logger } from './log.js'
+import { ErrorBody } from './schemas.js'
+
+export type ControlApp = FastifyInstance<
+  Server,
+  IncomingMessage,
+  ServerResponse,
+  FastifyBaseLogger,
+  TypeBoxTypeProvider
+>
+
+export interface ServerOptions {
+  /** Title of the OpenAPI description. */
+  title: string
+  logger: Logger
+  /** Longest request body; a route may set its own. Default 1 MiB. */
+  bodyLimit?: number
+  /** Time in which a whole request must have arrived. Default 30 s. */
+  requestTimeoutMs?: number
+  /** Silence on a connection after which it is closed. Default 2 min. */
+  connectionTimeoutMs?: number
+  /** Interval of the comments that keep event streams alive. Default 15 s. */
+  streamHeartbeatMs?: number
+}
+
+export interface ControlServer {
+  app: ControlApp
+  /** Of this server alone, so that two managers may share a process. */
+  registry: Registry
+  /** Turns the answer into an event stream; call it in a route's handler and answer nothing else. */
+  eventStream(reply: FastifyReply): EventStream
+  /** Listens and returns the base URL; port 0 takes a free one. */
+  listen(host: string, port: number): Promise<string>
+  /** Ends event streams, lets running requests finish for a short time, then closes. Idempotent. */
+  close(): Promise<void>
+}
+
+/** One open stream of server-sent events. */
+export interface EventStream {
+  /** False when the stream is closed, or was just closed because its reader does not keep up. */
+  send(event: string, data: unknown): boolean
+  end(): void
+  readonly closed: boolean
+  /** Called once, at once if the stream is closed already. */
+  onClose(listener: () => void): void
+}
+
+const closeGraceMs = 2000
+const maxUnreadBytes = 1024 * 1024
+
+const statusOf: Partial<Record<ErrorCode, number>> = {
+  ERR_RFAAS_INVALID_ARGUMENT: 400,
+  ERR_RFAAS_UNAUTHORIZED: 401,
+  ERR_RFAAS_NOT_FOUND: 404,
+  ERR_RFAAS_NO_CAPACITY: 409,
+  ERR_RFAAS_LEASE_ENDED: 409,
+  ERR_RFAAS_PAYLOAD_TOO_LARGE: 413,
+  ERR_RFAAS_PACKAGE: 422,
+  ERR_RFAAS_UNAVAILABLE: 503,
+  ERR_RFAAS_CLOSED: 503,
+  ERR_RFAAS_FABRIC_UNAVAILABLE: 503,
+}
+
+export async function createServer(options: ServerOptions): Promise<ControlServer> {
+  const { logger } = options
+  const registry = new Registry()
+  collectDefaultMetrics({ register: registry })
+  const streams = new Set<SseStream>()
+
+  const app: ControlApp = fastify({
+    loggerInstance: logger as FastifyBaseLogger,
+    logController: new LogController({ disableRequestLogging: true }),
+    bodyLimit: options.bodyLimit ?? 1024 * 1024,
+    // Both ends of a slow-loris: a request that trickles in and a connection that says nothing.
+    requestTimeout: options.requestTimeoutMs ?? 30_000,
+    connectionTimeout: options.connectionTimeoutMs ?? 120_000,
+    http: {
+      headersTimeout: Math.min(10_000, options.requestTimeoutMs ?? 10_000),
+      connectionsCheckingInterval: 1000,
+      // A token that names every core of a large node does not fit into the default 16 KiB.
+      maxHeaderSize: 128 * 1024,
+    },
+    exposeHeadRoutes: false,
+    forceCloseConnections: false,
+    clientErrorHandler: (error, socket) => refuseGarbage(logger, error, socket),
+    frameworkErrors: (error, _request, reply) => {
+      void sendError(reply, badRequest(error.message))
+    },
+  }).withTypeProvider<TypeBoxTypeProvider>()
+
+  app.setValidatorCompiler<TSchema>(({ schema, httpPart }) => (value) => {
+    try {
+      return { value: checkArgument(schema, value, httpPart) }
+    } catch (error) {
+      return { error: error as Error }
+    }
+  })
+  app.setErrorHandler((error, request, reply) => {
+    const known = translate(error)
+    const place = { method: request.method, route: request.routeOptions.url, err: error }
+    if (known.status === 500) logger.error(place, 'request failed')
+    else logger.debug(place, 'request refused')
+    return sendError(reply, known)
+  })
+  app.setNotFoundHandler((request, reply) => {
+    const path = request.url.split('?')[0] ?? ''
+    const message = `${request.method} ${path.slice(0, 200)} does not exist: see /openapi.json`
+    return sendError(reply, new RfaasError('ERR_RFAAS_NOT_FOUND', message, { status: 404 }))
+  })
+  // Streams end before the server waits for its requests, or it would wait for them.
+  let ending = false
+  app.addHook('preClose', (done) => {
+    ending = true
+    for (const stream of streams) stream.end()
+    done()
+  })
+  // A request that was running when the end began must not leave an idle connection behind.
+  app.addHook('onSend', (_request, reply, _payload, done) => {
+    if (ending) void reply.header('connection', 'close')
+    done()
+  })
+  addRequestMetrics(app, registry)
+  await addOperatorRoutes(app, registry, options.title)
+
+  const heartbeatMs = options.streamHeartbeatMs ?? 15_000
+  let closing: Promise<void> | undefined
+  return {
+    app,
+    registry,
+    eventStream: (reply) => new SseStream(reply, streams, heartbeatMs),
+    listen: async (host, port) => {
+      await listen(app, host, port)
+      const { port: bound } = app.server.address() as AddressInfo
+      return `http://${host.includes(':') ? `[${host}]` : host}:${bound}`
+    },
+    close: () => {
+      closing ??= closeServer(app)
+      return closing
+    },
+  }
+}
+
+async function listen(app: ControlApp, host: string, port: number): Promise<void> {
+  try {
+    await app.listen({ host, port })
+  } catch (error) {
+    await app.close()
+    const code = (error as NodeJS.ErrnoException).code
+    if (code === 'EADDRINUSE') {
+      throw new RfaasError(
+        'ERR_RFAAS_UNAVAILABLE',
+        `port ${port} of ${host} is in use: stop what listens there or choose another port`,
+        { cause: error, field: 'port', value: port },
+      )
+    }
+    if (code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND' || code === 'EACCES') {
+      throw new RfaasError(
+        'ERR_RFAAS_INVALID_ARGUMENT',
+        `cannot listen on ${host} port ${port} (${code}): choose an address of this host and a port that this user may use`,
+        { cause: error, field: 'host', value: host },
+      )
+    }
+    throw error
+  }
+}
+
+async function closeServer(app: ControlApp): Promise<void> {
+  // A client that never finishes its request must not hold up the end of the process.
+  const timer = setTimeout(() => app.server.closeAllConnections(), closeGraceMs)
+  try {
+    await app.close()
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+async function addOperatorRoutes(
+  app: ControlApp,
+  registry: Registry,
+  title: string,
+): Promise<void> {
+  // Every described route also describes how it fails.
+  app.addHook('onRoute', ({ schema }) => {
+    if (schema?.response !== undefined) {
+      schema.response = { '4xx': ErrorBody, '5xx': ErrorBody, ...schema.response }
+    }
+  })
+  await app.register(swagger, {
+    openapi: { openapi: '3.1.0', info: { title, version: packageVersion() } },
+  })
+  const Health = Type.Object({ status: Type.Literal('ok'), uptimeMs: Type.Integer() })
+  const startedAt = performance.now()
+  app.get(
+    '/healthz',
+    { schema: { summary: 'Is the manager alive?', response: { 200: Health } } },
+    () => ({ status: 'ok' as const, uptimeMs: Math.round(performance.now() - startedAt) }),
+  )
+  app.get('/metrics', { schema: { summary: 'Prometheus metrics' } }, async (_request, reply) => {
+    void reply.type(registry.contentType)
+    return registry.metrics()
+  })
+  app.get('/openapi.json', { schema: { hide: true } }, () => app.swagger())
+}
+
+function addRequestMetrics(app: ControlApp, registry: Registry): void {
+  const duration = new Histogram({
+    name: 'rfaas_http_request_duration_seconds',
+    help: 'Time from the arrival of a request to the end of its answer',
+    labelNames: ['method', 'route', 'status'],
+    buckets: [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5],
+    registers: [registry],
+  })
+  app.addHook('onResponse', (request, reply, done) => {
+    // The route's pattern, never the URL: clients must not be able to create time series.
+    const route = request.routeOptions.url ?? 'unknown'
+    const labels = { method: request.method, route, status: String(reply.statusCode) }
+    duration.observe(labels, reply.elapsedTime / 1000)
+    done()
+  })
+}
+
+function translate(error: unknown): RfaasError & { status: number } {
+  if (error instanceof RfaasError) {
+    return withStatus(error, error.status ?? statusOf[error.code] ?? 500)
+  }
+  const { statusCode, code, message } = error as { statusCode?: number; code?: string } & Error
+  switch (code) {
+    case 'FST_ERR_CTP_INVALID_MEDIA_TYPE':
+      return withStatus(badRequest(message), 415)
+    case 'FST_ERR_CTP_BODY_TOO_LARGE':
+      return withStatus(badRequest('the body is longer than this route takes'), 413)
+    case 'FST_ERR_CTP_EMPTY_JSON_BODY':
+      return withStatus(badRequest('body is empty, must be JSON'), 400)
+  }
+  if (statusCode !== undefined && statusCode >= 400 && statusCode < 500) {
+    const sentence = error instanceof SyntaxError ? `body is not valid JSON: ${message}` : message
+    return withStatus(badRequest(sentence), statusCode)
+  }
+  // What went wrong inside is for the log; the client learns where to look.
+  return withStatus(
+    new RfaasError('ERR_RFAAS_INTERNAL', 'the manager failed inside: its log has the details'),
+    500,
+  )
+}
+
+function withStatus(error: RfaasError, status: number): RfaasError & { status: number } {
+  const { code, message, field, allowed } = error
+  const details = { status, ...(field && { field }), ...(allowed && { allowed }) }
+  return new RfaasError(code, message, details) as RfaasError & { status: number }
+}
+
+function badRequest(message: string): RfaasError {
+  return new RfaasError('ERR_RFAAS_INVALID_ARGUMENT', message, { status: 400 })
+}
+
+function bodyOf({ code, message, field, allowed }: RfaasError): ErrorBody {
+  return { error: { code, message, ...(field && { field }), ...(allowed && { allowed }) } }
+}
+
+function sendError(reply: FastifyReply, error: RfaasError): FastifyReply {
+  return reply.status(error.status ?? 400).send(bodyOf(error))
+}
+
+/** What is on the socket is not HTTP, or came too slowly: one answer, one line in the log, gone. */
+function refuseGarbage(logger: Logger, error: NodeJS.ErrnoException, socket: Socket): void {
+  if (error.code === 'ECONNRESET' || socket.destroyed) {
+    socket.destroy()
+    return
+  }
+  const timedOut = error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
+  const tooLarge = error.code === 'HPE_HEADER_OVERFLOW'
+  const status = timedOut ? 408 : tooLarge ? 431 : 400
+  logger.warn({ remote: socket.remoteAddress, reason: error.code }, 'refused a malformed request')
+  const message = timedOut
+    ? 'the request did not arrive in time'
+    : tooLarge
+      ? 'the request header is too long'
+      : 'this is not an HTTP request'
+  const body = JSON.stringify(bodyOf(badRequest(message)))
+  if (socket.writable) {
+    socket.write(
+      `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nConnection: close\r\n` +
+        `Content-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
+    )
+  }
+  socket.destroySoon()
+}
+
+class SseStream implements EventStream {
+  readonly #raw: ServerResponse
+  readonly #timer: NodeJS.Timeout
+  readonly #listeners: (() => void)[] = []
+  #closed = false
+
+  constructor(reply: FastifyReply, open: Set<SseStream>, heartbeatMs: number) {
+    reply.hijack()
+    this.#raw = reply.raw
+    this.#raw.on('close', () => {
+      this.#closed = true
+      clearInterval(this.#timer)
+      open.delete(this)
+      for (const listener of this.#listeners.splice(0)) listener()
+    })
+    // A write to a connection that has just gone: `close` follows and cleans up.
+    this.#raw.on('error', () => undefined)
+    this.#raw.writeHead(200, {
+      'content-type': 'text/event-stream',
+      'cache-control': 'no-store',
+      // A stream ends with its connection, so that a closing server has nothing to wait for.
+      connection: 'close',
+    })
+    // The head leaves with the first bytes: the reader knows now that it is subscribed.
+    this.#raw.write(': open\n\n')
+    this.#timer = setInterval(() => this.#write(': alive\n\n'), heartbeatMs)
+    open.add(this)
+  }
+
+  get closed(): boolean {
+    return this.#closed
+  }
+
+  send(event: string, data: unknown): boolean {
+    if (/[\r\n]/.test(event)) throw invalidArgument('event', event, 'one line')
+    return this.#write(`event: ${event}\ndata: ${JSON.stringify(data)}\n\n`)
+  }
+
+  end(): void {
+    this.#closed = true
+    clearInterval(this.#timer)
+    this.#raw.end()
+  }
+
+  onClose(listener: () => void): void {
+    if (this.#raw.closed) listener()
+    else this.#listeners.push(listener)
+  }
+
+  #write(text: string): boolean {
+    if (this.#closed) return false
+    this.#raw.write(text)
+    if (this.#raw.writableLength <= maxUnreadBytes) return true
+    // Its reader is stuck. It has to reconnect and catch up by asking for the state.
+    this.#closed = true
+    this.#raw.destroy()
+    return false
+  }
+}
+
+/** From the nearest package.json above: this file runs both as source and compiled into dist/. */
+function packageVersion(): string {
+  for (const up of ['../../', '../../../']) {
+    try {
+      const text = readFileSync(new URL(`${up}package.json`, import.meta.url), 'utf8')
+      return (JSON.parse(text) as { version: string }).version
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+    }
+  }
+  throw new RfaasError('ERR_RFAAS_INTERNAL', 'the package is incomplete: package.json is missing')
+}
