@@ -127,10 +127,19 @@ export async function createServer(options: ServerOptions): Promise<ControlServe
     return sendError(reply, new RfaasError('ERR_RFAAS_NOT_FOUND', message, { status: 404 }))
   })
   // Streams end before the server waits for its requests, or it would wait for them.
+  // Node counts a connection on which no request has begun as busy: HTTP clients that connect ahead
+  // would hold up the end, so these are cut.
   let ending = false
+  const unused = new Set<Socket>()
+  app.server.on('connection', (socket: Socket) => {
+    unused.add(socket)
+    socket.once('close', () => unused.delete(socket))
+  })
+  app.server.on('request', ({ socket }: IncomingMessage) => unused.delete(socket))
   app.addHook('preClose', (done) => {
     ending = true
     for (const stream of streams) stream.end()
+    for (const socket of unused) socket.destroy()
     done()
   })
   // A request that was running when the end began must not leave an idle connection behind.
