@@ -1,0 +1,76 @@
+#include "executor/config.h"
+
+#include <unistd.h>
+
+#include <charconv>
+
+namespace rfaas::executor {
+
+namespace {
+
+constexpr size_t kMaxLine = 8192;
+
+template <typename T>
+bool parse_number(const std::string& text, T* out) {
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), *out);
+    return error == std::errc() && end == text.data() + text.size();
+}
+
+bool parse_ticket(const std::string& hex, uint8_t (&ticket)[wire::kTicketBytes]) {
+    if (hex.size() != 2 * wire::kTicketBytes) return false;
+    for (size_t i = 0; i < wire::kTicketBytes; ++i) {
+        const char* digits = hex.data() + 2 * i;
+        const auto [end, error] = std::from_chars(digits, digits + 2, ticket[i], 16);
+        if (error != std::errc() || end != digits + 2) return false;
+    }
+    return true;
+}
+
+bool apply(const std::string& key, const std::string& value, Config* config) {
+    invocation::WorkerOptions& channel = config->channel;
+    if (key == "provider") channel.provider = value;
+    else if (key == "device") channel.device = value;
+    else if (key == "address") channel.address = value;
+    else if (key == "package") config->package = value;
+    else if (key == "ticket") return parse_ticket(value, channel.ticket);
+    else if (key == "slots") return parse_number(value, &channel.slots);
+    else if (key == "payload_bytes") return parse_number(value, &channel.payload_bytes);
+    else if (key == "output_bytes") return parse_number(value, &channel.output_bytes);
+    else if (key == "hot_timeout_us") return parse_number(value, &config->hot_timeout_us);
+    else if (key == "worker") return parse_number(value, &config->worker);
+    else if (key == "core") return value.empty() || parse_number(value, &config->core);
+    else if (key == "allowed_uid") return value.empty() || parse_number(value, &config->socket_uid);
+    else return false;
+    return true;
+}
+
+}  // namespace
+
+bool read_config(int fd, Config* config, std::string* reason) {
+    std::string line;
+    for (;;) {
+        char byte = 0;
+        const ssize_t count = ::read(fd, &byte, 1);
+        if (count < 0 && errno == EINTR) continue;
+        if (count <= 0) {
+            *reason = "the configuration on stdin ended early";
+            return false;
+        }
+        if (byte != '\n') {
+            line += byte;
+            if (line.size() <= kMaxLine) continue;
+        } else if (line.empty()) {
+            return true;
+        }
+        const size_t equals = line.find('=');
+        const std::string key = line.substr(0, equals);
+        if (equals == std::string::npos || !apply(key, line.substr(equals + 1), config)) {
+            *reason = "the configuration on stdin has a bad or unknown line: " +
+                      (key == "ticket" ? key : line.substr(0, 200));
+            return false;
+        }
+        line.clear();
+    }
+}
+
+}  // namespace rfaas::executor

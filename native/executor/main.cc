@@ -1,0 +1,194 @@
+// rfaas-executor: one worker that runs the functions of a native package. Started by the executor
+// manager, configured on stdin (config.h), reporting on file descriptor 3 (events.h). It ends when
+// its stdin does: a manager that dies takes its workers along.
+#include <poll.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <cstring>
+
+#include "core/affinity.h"
+#include "core/time.h"
+#include "executor/config.h"
+#include "executor/events.h"
+#include "executor/package.h"
+#include "invocation/watchdog.h"
+#include "invocation/worker_channel.h"
+
+using namespace rfaas;
+
+namespace {
+
+constexpr int kTimedOut = 124;  // exit code of a worker whose function ran past its deadline
+constexpr uint32_t kCallsPerLook = 4096;  // between two looks at stdin while calls keep coming
+
+volatile sig_atomic_t stop_requested = 0;
+
+class Worker {
+  public:
+    Worker(executor::Config config, std::vector<executor::Function> functions,
+           executor::Events* events)
+        : config_(std::move(config)),
+          functions_(std::move(functions)),
+          events_(events),
+          channel_(events),
+          watchdog_([this] { expire(); }) {}
+
+    [[nodiscard]] bool open(std::string* reason) {
+        config_.channel.function_count = static_cast<uint32_t>(functions_.size());
+        const int rc = channel_.open(config_.channel, reason);
+        if (rc < 0) {
+            *reason += std::string(": ") + std::strerror(-rc);
+            return false;
+        }
+        if (config_.socket_uid >= 0 && config_.channel.provider == "shm" &&
+            ::chown(config_.channel.address.c_str(), static_cast<uid_t>(config_.socket_uid),
+                    static_cast<gid_t>(-1)) != 0) {
+            *reason = "cannot give the socket to the client's user: " + std::string(strerror(errno));
+            return false;
+        }
+        events_->ready(channel_.address(), functions_);
+        return true;
+    }
+
+    // Hot: spins for calls. Warm, after hot_timeout_us without one: sleeps until something happens.
+    int run() {
+        watchdog_.wake();
+        uint32_t calls = 0;
+        while (stop_requested == 0) {
+            const uint64_t until = monotonic_ns() + config_.hot_timeout_us * 1000;
+            const int rc = channel_.next(&call_, config_.hot_timeout_us == 0 ? 0 : until);
+            if (rc < 0) {
+                events_->error(std::string("the fabric failed: ") + std::strerror(-rc));
+                return 1;
+            }
+            if (rc == 1) {
+                serve();
+                if (++calls % kCallsPerLook == 0 && manager_calls(0)) break;
+            } else if (!sleep()) {
+                break;
+            }
+        }
+        channel_.refuse_pending();
+        channel_.settle();
+        return 0;
+    }
+
+  private:
+    void serve() {
+        const executor::Function& function = functions_[call_.function];
+        if (call_.deadline_ns != 0) watchdog_.begin(call_.deadline_ns);
+        executor::set_running(function.name.c_str(), call_.request_id);
+        int64_t result = 0;
+        rfaas_context context = {};
+        if (function.call != nullptr) {
+            error_[0] = '\0';
+            context.abi = RFAAS_FUNCTION_ABI;
+            context.worker = config_.worker;
+            context.request_id = call_.request_id;
+            context.deadline_ns = call_.deadline_ns;
+            context.error = error_;
+            context.error_capacity = sizeof error_;
+            result = function.call(call_.input, call_.input_length, call_.output,
+                                   call_.output_capacity, &context);
+        } else {
+            result = function.legacy(const_cast<uint8_t*>(call_.input), call_.input_length,
+                                     call_.output);
+        }
+        executor::set_running(nullptr, 0);
+        if (call_.deadline_ns != 0) watchdog_.end();
+        if (result >= 0 && result <= UINT32_MAX) [[likely]] {
+            channel_.reply(call_.slot, static_cast<uint32_t>(result));
+        } else if (result == RFAAS_OUTPUT_TOO_SMALL) {
+            channel_.fail(call_.slot, wire::CallStatus::kOutputTooSmall,
+                          "the result does not fit an output of " +
+                              std::to_string(call_.output_capacity) + " bytes");
+        } else {
+            error_[sizeof error_ - 1] = '\0';
+            const char* text = error_[0] != '\0' ? error_ : "the function failed without a message";
+            channel_.fail(call_.slot, wire::CallStatus::kFunctionError, text);
+        }
+    }
+
+    // Watchdog's thread, while serve() is inside a function.
+    [[noreturn]] void expire() {
+        events_->timed_out(functions_[call_.function].name, call_.request_id);
+        channel_.fail(call_.slot, wire::CallStatus::kDeadline,
+                      "the function ran past its deadline; its worker is being restarted");
+        channel_.settle();
+        ::_exit(kTimedOut);
+    }
+
+    // Until there is something to do. False: the manager wants us to stop, or is gone.
+    [[nodiscard]] bool sleep() {
+        watchdog_.rest();
+        bool stop = manager_calls(0);
+        if (!stop && channel_.arm() == 0) {
+            const int rc = channel_.next(&call_, 0);
+            if (rc == 0) {
+                stop = manager_calls(-1);
+                channel_.acknowledge();
+            }
+            watchdog_.wake();
+            if (rc == 1) serve();
+        }
+        return !stop;
+    }
+
+    // Waits for the channel or the manager. True: the manager wants us to stop, or is gone.
+    [[nodiscard]] bool manager_calls(int timeout_ms) {
+        pollfd fds[] = {{STDIN_FILENO, POLLIN, 0}, {channel_.fd(), POLLIN, 0}};
+        if (::poll(fds, timeout_ms == 0 ? 1 : 2, timeout_ms) < 0) return stop_requested != 0;
+        if (fds[0].revents == 0) return false;
+        char text[64];
+        // All that the manager says after the configuration is "stop"; the end says the same.
+        [[maybe_unused]] const ssize_t bytes = ::read(STDIN_FILENO, text, sizeof text);
+        return true;
+    }
+
+    executor::Config config_;
+    std::vector<executor::Function> functions_;
+    executor::Events* events_;
+    invocation::WorkerChannel channel_;
+    invocation::Call call_;
+    char error_[wire::kErrorTextBytes + 1] = {};
+    invocation::Watchdog watchdog_;  // last: its thread uses the others
+};
+
+void on_terminate(int) { stop_requested = 1; }
+
+}  // namespace
+
+int main() {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    ::signal(SIGPIPE, SIG_IGN);
+    struct sigaction action = {};
+    action.sa_handler = on_terminate;  // no SA_RESTART: it must end a sleeping poll()
+    ::sigaction(SIGTERM, &action, nullptr);
+    ::sigaction(SIGINT, &action, nullptr);
+
+    executor::Events events;
+    executor::Config config;
+    std::string reason;
+    const auto fail = [&events](const std::string& message) {
+        events.error(message);
+        return 1;
+    };
+    if (!executor::read_config(STDIN_FILENO, &config, &reason)) return fail(reason);
+    if (config.core >= 0) {
+        const int rc = pin_to_core(config.core);
+        if (rc < 0) {
+            return fail("cannot pin to core " + std::to_string(config.core) + ": " +
+                        std::strerror(-rc));
+        }
+    }
+    std::vector<executor::Function> functions;
+    if (!executor::load_package(config.package, &functions, &reason)) {
+        return fail("the package cannot be loaded: " + reason);
+    }
+    executor::install_crash_handler();
+    Worker worker(std::move(config), std::move(functions), &events);
+    if (!worker.open(&reason)) return fail(reason);
+    return worker.run();
+}

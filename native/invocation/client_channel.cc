@@ -1,0 +1,352 @@
+#include "invocation/client_channel.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/spin.h"
+
+namespace rfaas::invocation {
+
+namespace {
+
+constexpr int kBatch = 16;
+constexpr uint32_t kMaxWorkers = 4096;
+
+wire::Region* table_of(const fabric::MemoryRegion& region) {
+    return reinterpret_cast<wire::Region*>(region.data());
+}
+
+const char* refusal_text(uint16_t reason) {
+    switch (static_cast<wire::RefusalReason>(reason)) {
+        case wire::RefusalReason::kBadMagic:
+            return "the worker does not take us for an rfaas client";
+        case wire::RefusalReason::kBadVersion:
+            return "the worker speaks another version of the invocation protocol";
+        case wire::RefusalReason::kBadTicket:
+            return "the worker does not accept the ticket";
+        case wire::RefusalReason::kBusy:
+            return "the worker has a client already";
+    }
+    return "the worker refused the connection";
+}
+
+}  // namespace
+
+ClientChannel::~ClientChannel() {
+    for (Worker& worker : workers_) worker.pair.reset();
+}
+
+int ClientChannel::open() {
+    if (limits_.workers == 0 || limits_.workers > kMaxWorkers || limits_.slots == 0 ||
+        limits_.slots > wire::kMaxSlots) {
+        return -EINVAL;
+    }
+    // Each worker: replies for all slots, and every send may be waiting for its completion.
+    const uint64_t depth = uint64_t{limits_.workers} * (limits_.slots + send_depth());
+    if (depth > device_->info().max_completion_depth) return -ENOSPC;
+    int rc = device_->create_completion_queue(static_cast<uint32_t>(depth), &queue_);
+    if (rc < 0) return rc;
+    rc = device_->allocate(sizeof(wire::Region) * wire::kMaxRegions, 0, &table_);
+    if (rc < 0) return rc;
+    rc = device_->allocate(size_t{limits_.workers} * limits_.slots * wire::kErrorTextBytes,
+                           fabric::kRemoteWrite, &control_);
+    if (rc < 0) return rc;
+    regions_.assign(wire::kMaxRegions, nullptr);
+    workers_.resize(limits_.workers);
+    return 0;
+}
+
+int ClientChannel::connect(uint32_t index, std::string_view address,
+                           const uint8_t (&ticket)[wire::kTicketBytes]) {
+    if (index >= workers_.size()) return -EINVAL;
+    disconnect(index);
+    Worker& worker = workers_[index];
+    wire::Hello hello;
+    std::memcpy(hello.ticket, ticket, sizeof hello.ticket);
+    fabric::QueuePairOptions options;
+    options.send_queue = queue_.get();
+    options.receive_queue = queue_.get();
+    options.send_depth = send_depth();
+    options.receive_depth = limits_.slots;
+    // A header and a small payload; larger inline areas cost send queue memory on NICs.
+    options.inline_bytes = std::min<uint32_t>(device_->info().max_inline_bytes, 220);
+    int rc = device_->connect(address, options, &hello, sizeof hello, &worker.pair);
+    if (rc < 0) return rc;
+    for (uint32_t i = 0; i < limits_.slots; ++i) {
+        fabric::ReceiveRequest receive;
+        receive.id = index;
+        rc = worker.pair->post_receive(receive);
+        if (rc < 0) return rc;
+    }
+    return 0;
+}
+
+ConnectProgress ClientChannel::connect_step(uint32_t index, std::string* reason) {
+    Worker& worker = workers_[index];
+    std::vector<uint8_t> data;
+    switch (worker.pair->next_event(&data)) {
+        case fabric::ConnectionEvent::kNone:
+            return ConnectProgress::kPending;
+        case fabric::ConnectionEvent::kEstablished:
+            break;
+        case fabric::ConnectionEvent::kRejected: {
+            wire::Refusal refusal;
+            if (data.size() >= sizeof refusal) std::memcpy(&refusal, data.data(), sizeof refusal);
+            *reason = refusal_text(refusal.reason);
+            return ConnectProgress::kRefused;
+        }
+        case fabric::ConnectionEvent::kUnreachable:
+            *reason = std::string(data.begin(), data.end());
+            return ConnectProgress::kUnreachable;
+        case fabric::ConnectionEvent::kDisconnected:
+            *reason = "the worker closed the connection";
+            return ConnectProgress::kUnreachable;
+    }
+    wire::Welcome& welcome = worker.welcome;
+    if (data.size() < sizeof welcome) {
+        *reason = "the worker's welcome is too short";
+        return ConnectProgress::kRefused;
+    }
+    std::memcpy(&welcome, data.data(), sizeof welcome);
+    worker.slot_stride = wire::slot_stride(welcome.payload_bytes);
+    if (welcome.magic != wire::kMagic || welcome.version != wire::kVersion ||
+        welcome.slot_count < limits_.slots ||
+        welcome.slots.length / worker.slot_stride < welcome.slot_count ||
+        welcome.regions.length < sizeof(wire::Region) * wire::kMaxRegions) {
+        *reason = "the worker's welcome makes no sense";
+        return ConnectProgress::kRefused;
+    }
+    // This worker's error texts are its own part of the control region.
+    const size_t texts = size_t{limits_.slots} * wire::kErrorTextBytes;
+    const fabric::RemoteKey key = control_->remote_key();
+    table_of(*table_)[wire::kControlRegion] = {key.address + index * texts, texts, key.rkey};
+    worker.taken.assign(limits_.slots, 0);
+    worker.unsignaled = 0;
+    if (write_table(worker, 0, wire::kMaxRegions) < 0) {
+        *reason = "the first write to the worker failed";
+        return ConnectProgress::kUnreachable;
+    }
+    worker.connected = true;
+    worker.lost = false;
+    return ConnectProgress::kConnected;
+}
+
+void ClientChannel::disconnect(uint32_t index) {
+    lose(index);
+    workers_[index].pair.reset();
+}
+
+int ClientChannel::add_region(fabric::MemoryRegion* region) {
+    if (region->length() > UINT32_MAX) return -EMSGSIZE;
+    const auto free = std::find(regions_.begin() + wire::kControlRegion + 1, regions_.end(), nullptr);
+    if (free == regions_.end()) return -ENOSPC;
+    *free = region;
+    const auto index = static_cast<uint32_t>(free - regions_.begin());
+    const fabric::RemoteKey key = region->remote_key();
+    table_of(*table_)[index] = {key.address, key.length, key.rkey};
+    for (Worker& worker : workers_) {
+        if (!worker.connected) continue;
+        const int rc = write_table(worker, index, 1);
+        if (rc < 0 && rc != -ENOTCONN) return rc;
+    }
+    return static_cast<int>(index);
+}
+
+void ClientChannel::remove_region(uint32_t index) {
+    if (index == wire::kControlRegion || index >= regions_.size()) return;
+    regions_[index] = nullptr;
+    table_of(*table_)[index] = {};
+    for (Worker& worker : workers_) {
+        if (worker.connected) (void)write_table(worker, index, 1);
+    }
+}
+
+int ClientChannel::write_table(Worker& worker, uint32_t first, uint32_t count) {
+    fabric::SendRequest request;
+    request.opcode = fabric::Opcode::kWrite;
+    request.segment_count = 1;
+    request.segments[0] = {table_of(*table_) + first,
+                           static_cast<uint32_t>(count * sizeof(wire::Region)), table_.get()};
+    request.remote_address = worker.welcome.regions.address + first * sizeof(wire::Region);
+    request.rkey = worker.welcome.regions.rkey;
+    return post(worker, request);
+}
+
+// Sends are unsignalled but for one in `slots`, which retires the others.
+int ClientChannel::post(Worker& worker, fabric::SendRequest& request) {
+    if (++worker.unsignaled >= limits_.slots) {
+        request.flags |= fabric::kSignaled;
+        worker.unsignaled = 0;
+    }
+    return worker.pair->post_send(request);
+}
+
+int ClientChannel::submit(const CallRequest& call) {
+    if (call.worker >= workers_.size() || call.slot >= limits_.slots) return -EINVAL;
+    Worker& worker = workers_[call.worker];
+    if (!worker.connected) return -ENOTCONN;
+    if (worker.taken[call.slot] != 0) return -EBUSY;
+    if (call.input_length > worker.welcome.payload_bytes) return -EMSGSIZE;
+    if (call.function > UINT16_MAX || call.input_region >= wire::kMaxRegions ||
+        call.output_region >= wire::kMaxRegions) {
+        return -EINVAL;
+    }
+    wire::RequestHeader header;
+    header.request_id = next_request_id_;
+    header.output_offset = call.output_offset;
+    header.output_capacity = call.output_capacity;
+    header.payload_length = call.input_length;
+    header.timeout_us = call.timeout_us;
+    header.function = static_cast<uint16_t>(call.function);
+    header.region = static_cast<uint16_t>(call.output_region);
+
+    const uint32_t total = static_cast<uint32_t>(sizeof header) + call.input_length;
+    fabric::SendRequest request;
+    request.opcode = fabric::Opcode::kWriteImm;
+    request.immediate = call.slot;
+    request.remote_address =
+        worker.welcome.slots.address + call.slot * worker.slot_stride + wire::kHeaderOffset;
+    request.rkey = worker.welcome.slots.rkey;
+    request.segment_count = 1;
+    if (call.input_length != 0) {
+        fabric::MemoryRegion* region = regions_[call.input_region];
+        if (region == nullptr || call.input_offset > region->length() ||
+            call.input_length > region->length() - call.input_offset) {
+            return -EINVAL;
+        }
+        request.segments[1] = {region->data() + call.input_offset, call.input_length, region};
+        request.segment_count = 2;
+    }
+    if (total <= worker.pair->inline_bytes()) [[likely]] {
+        request.flags = fabric::kInline;
+        request.segments[0] = {&header, sizeof header, nullptr};
+    } else {
+        // The header waits in the control region, in the text of its own slot: nothing is there
+        // while the call runs, and the NIC has read it before the reply can come.
+        uint8_t* place = control_->data() +
+                         (size_t{call.worker} * limits_.slots + call.slot) * wire::kErrorTextBytes;
+        std::memcpy(place, &header, sizeof header);
+        request.segments[0] = {place, sizeof header, control_.get()};
+    }
+    const int rc = post(worker, request);
+    if (rc < 0) return rc;
+    ++next_request_id_;
+    ++in_flight_;
+    worker.taken[call.slot] = 1;
+    return 0;
+}
+
+// Turns a completion into an outcome; false if it has none to tell.
+bool ClientChannel::take(const fabric::Completion& completion, CallOutcome* out) {
+    if (completion.opcode != fabric::Opcode::kReceiveWrite) [[unlikely]] {
+        if (completion.status != fabric::Status::kSuccess) {
+            for (uint32_t i = 0; i < workers_.size(); ++i) {
+                const auto& pair = workers_[i].pair;
+                if (pair != nullptr && pair->number() == completion.queue_pair) lose(i);
+            }
+        }
+        return false;
+    }
+    const auto index = static_cast<uint32_t>(completion.id);
+    Worker& worker = workers_[index];
+    if (completion.status != fabric::Status::kSuccess) [[unlikely]] {
+        lose(index);
+        return false;
+    }
+    const uint32_t slot = wire::reply_slot(completion.immediate);
+    fabric::ReceiveRequest receive;
+    receive.id = index;
+    if (worker.pair->post_receive(receive) < 0 || slot >= worker.taken.size() ||
+        worker.taken[slot] == 0) [[unlikely]] {
+        lose(index);  // a reply that nobody asked for
+        return false;
+    }
+    worker.taken[slot] = 0;
+    --in_flight_;
+    out->worker = index;
+    out->slot = slot;
+    out->status = wire::reply_status(completion.immediate);
+    out->length = completion.byte_length;
+    return true;
+}
+
+// Every call that this worker still owes a reply ends here, then the worker itself.
+void ClientChannel::lose(uint32_t index) {
+    Worker& worker = workers_[index];
+    if (!worker.connected || worker.lost) return;
+    worker.lost = true;
+    worker.connected = false;
+    const auto lost = static_cast<uint32_t>(wire::CallStatus::kWorkerLost);
+    for (uint32_t slot = 0; slot < worker.taken.size(); ++slot) {
+        if (worker.taken[slot] == 0) continue;
+        worker.taken[slot] = 0;
+        --in_flight_;
+        ready_.push_back({index, slot, lost, 0});
+    }
+    ready_.push_back({index, kWorkerDown, lost, 0});
+}
+
+int ClientChannel::poll(CallOutcome* out, int max) {
+    int count = 0;
+    fabric::Completion completions[kBatch];
+    while (count < max) {
+        if (!ready_.empty()) [[unlikely]] {
+            out[count++] = ready_.front();
+            ready_.pop_front();
+            continue;
+        }
+        const int polled = queue_->poll(completions, std::min(kBatch, max - count));
+        if (polled < 0) return polled;
+        if (polled == 0 && ready_.empty()) break;
+        for (int i = 0; i < polled; ++i) {
+            if (take(completions[i], &out[count])) ++count;
+        }
+    }
+    return count;
+}
+
+int ClientChannel::call(const CallRequest& request, uint64_t deadline_ns, CallOutcome* out) {
+    const int rc = submit(request);
+    if (rc < 0) [[unlikely]] return rc;
+    fabric::Completion completions[kBatch];
+    Spinner spinner(deadline_ns);
+    for (;;) {
+        const int polled = queue_->poll(completions, kBatch);
+        if (polled < 0) [[unlikely]] return polled;
+        bool done = false;
+        for (int i = 0; i < polled; ++i) {
+            CallOutcome outcome;
+            if (!take(completions[i], &outcome)) continue;
+            if (outcome.worker == request.worker && outcome.slot == request.slot) {
+                *out = outcome;
+                done = true;
+            } else {
+                ready_.push_back(outcome);
+            }
+        }
+        if (done) [[likely]] return 0;
+        if (!workers_[request.worker].connected) [[unlikely]] break;
+        if (!spinner.wait()) [[unlikely]] {
+            *out = {request.worker, request.slot, static_cast<uint32_t>(wire::CallStatus::kDeadline),
+                    0};
+            return 0;
+        }
+    }
+    // The worker was lost: this call's outcome is among those of lose().
+    const auto ours = std::find_if(ready_.begin(), ready_.end(), [&](const CallOutcome& outcome) {
+        return outcome.worker == request.worker && outcome.slot == request.slot;
+    });
+    if (ours == ready_.end()) return -EPROTO;
+    *out = *ours;
+    ready_.erase(ours);
+    return 0;
+}
+
+std::string_view ClientChannel::error_text(uint32_t worker, uint32_t slot, uint32_t length) const {
+    if (worker >= limits_.workers || slot >= limits_.slots) return {};
+    const size_t offset = (size_t{worker} * limits_.slots + slot) * wire::kErrorTextBytes;
+    return {reinterpret_cast<const char*>(control_->data()) + offset,
+            std::min(length, wire::kErrorTextBytes)};
+}
+
+}  // namespace rfaas::invocation

@@ -1,0 +1,117 @@
+// The client's end of the invocation protocol (include/rfaas/wire.h) towards all workers of one
+// executor: requests out, replies in, one completion queue for all.
+//
+// The caller owns the slots: it names a free one per call and may name it again when the outcome of
+// that call has been delivered. A slot whose caller stopped waiting stays taken until the reply or
+// the loss of the worker is in; that is what makes late replies harmless.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "fabric/fabric.h"
+#include "rfaas/wire.h"
+
+namespace rfaas::invocation {
+
+struct CallRequest {
+    uint32_t worker = 0;
+    uint32_t slot = 0;
+    uint32_t function = 0;
+    uint32_t input_region = 0;  // index of add_region()
+    uint32_t input_offset = 0;
+    uint32_t input_length = 0;
+    uint32_t output_region = 0;
+    uint32_t output_offset = 0;
+    uint32_t output_capacity = 0;
+    uint32_t timeout_us = 0;  // 0: none
+};
+
+inline constexpr uint32_t kWorkerDown = 0xffff;  // a slot that stands for the connection itself
+
+struct CallOutcome {
+    uint32_t worker = 0;
+    uint32_t slot = 0;  // kWorkerDown: this worker's connection ended
+    uint32_t status = 0;  // wire::CallStatus
+    uint32_t length = 0;  // of the result, or of the error's text
+};
+
+enum class ConnectProgress { kPending, kConnected, kRefused, kUnreachable };
+
+class ClientChannel {
+  public:
+    struct Limits {
+        uint32_t workers = 1;
+        uint32_t slots = 1;  // per worker
+    };
+
+    ClientChannel(fabric::Device* device, Limits limits) : device_(device), limits_(limits) {}
+    ~ClientChannel();
+    [[nodiscard]] int open();
+
+    // Starts to connect worker `index`, anew if it was lost. Then call connect_step() until it is
+    // not kPending; connect_fd() is readable when that is worth while.
+    [[nodiscard]] int connect(uint32_t index, std::string_view address,
+                              const uint8_t (&ticket)[wire::kTicketBytes]);
+    [[nodiscard]] ConnectProgress connect_step(uint32_t index, std::string* reason);
+    [[nodiscard]] int connect_fd(uint32_t index) const { return workers_[index].pair->fd(); }
+    [[nodiscard]] const wire::Welcome& welcome(uint32_t index) const {
+        return workers_[index].welcome;
+    }
+    [[nodiscard]] bool connected(uint32_t index) const { return workers_[index].connected; }
+    void disconnect(uint32_t index);
+
+    // Makes a region known to the workers; -ENOSPC when all indices are taken. The region must
+    // outlive its entry.
+    [[nodiscard]] int add_region(fabric::MemoryRegion* region);
+    void remove_region(uint32_t index);
+
+    // 0, or -ENOTCONN (worker not there), -EBUSY (slot taken), -EAGAIN (send queue full),
+    // -EMSGSIZE (payload too long), -EINVAL (outside of a region).
+    [[nodiscard]] int submit(const CallRequest& request);
+    // Delivers outcomes; makes progress. A count, or a negative errno of the fabric.
+    [[nodiscard]] int poll(CallOutcome* out, int max);
+    // submit(), then spins until the outcome is in. Outcomes of other calls wait for poll(). When
+    // `deadline_ns` passes first: status kDeadline, and the slot stays taken (see above).
+    [[nodiscard]] int call(const CallRequest& request, uint64_t deadline_ns, CallOutcome* out);
+
+    [[nodiscard]] uint32_t in_flight() const { return in_flight_; }
+    [[nodiscard]] bool has_ready() const { return !ready_.empty(); }
+    [[nodiscard]] std::string_view error_text(uint32_t worker, uint32_t slot, uint32_t length) const;
+
+    [[nodiscard]] int arm() { return queue_->arm(); }
+    [[nodiscard]] int fd() const { return queue_->fd(); }
+    void acknowledge() { queue_->acknowledge(); }
+
+  private:
+    struct Worker {
+        std::unique_ptr<fabric::QueuePair> pair;
+        wire::Welcome welcome;
+        uint64_t slot_stride = 0;
+        uint32_t unsignaled = 0;
+        bool connected = false;
+        bool lost = false;
+        std::vector<uint8_t> taken;  // by slot: a reply is owed
+    };
+
+    [[nodiscard]] int post(Worker& worker, fabric::SendRequest& request);
+    [[nodiscard]] int write_table(Worker& worker, uint32_t first, uint32_t count);
+    [[nodiscard]] bool take(const fabric::Completion& completion, CallOutcome* out);
+    void lose(uint32_t index);
+    [[nodiscard]] uint32_t send_depth() const { return 2 * limits_.slots + 16; }
+
+    fabric::Device* device_;
+    Limits limits_;
+    std::unique_ptr<fabric::CompletionQueue> queue_;
+    std::unique_ptr<fabric::MemoryRegion> table_;    // wire::Region[kMaxRegions], sent to workers
+    std::unique_ptr<fabric::MemoryRegion> control_;  // texts of errors, per worker and slot
+    std::vector<fabric::MemoryRegion*> regions_;
+    std::vector<Worker> workers_;
+    std::deque<CallOutcome> ready_;
+    uint64_t next_request_id_ = 1;
+    uint32_t in_flight_ = 0;
+};
+
+}  // namespace rfaas::invocation

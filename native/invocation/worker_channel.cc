@@ -1,0 +1,368 @@
+#include "invocation/worker_channel.h"
+
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/spin.h"
+
+namespace rfaas::invocation {
+
+namespace {
+
+// Idle polls between two looks at the listener while the worker spins.
+constexpr uint32_t kIdleLooks = 100'000;
+
+bool same_ticket(const uint8_t* a, const uint8_t* b) {  // in constant time
+    uint8_t difference = 0;
+    for (size_t i = 0; i < wire::kTicketBytes; ++i) difference |= a[i] ^ b[i];
+    return difference == 0;
+}
+
+}  // namespace
+
+WorkerChannel::~WorkerChannel() {
+    pair_.reset();
+    if (epoll_ >= 0) ::close(epoll_);
+}
+
+int WorkerChannel::open(const WorkerOptions& options, std::string* reason) {
+    options_ = options;
+    if (options.slots == 0 || options.slots > wire::kMaxSlots || options.payload_bytes == 0 ||
+        options.output_bytes == 0 || options.function_count > UINT16_MAX + 1u) {
+        *reason = "slots, payload_bytes, output_bytes or the number of functions is out of range";
+        return -EINVAL;
+    }
+    int rc = fabric::open_device(options.provider, options.device, &device_, reason);
+    if (rc < 0) return rc;
+    const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+    input_stride_ = wire::slot_stride(options.payload_bytes);
+    // Behind each output lies a page that nobody may touch: a function that runs past its buffer
+    // ends there, and not in the result of another call.
+    output_stride_ = (options.output_bytes + page - 1) / page * page + page;
+    const uint32_t slots = options.slots;
+    *reason = "cannot register the worker's memory: " + std::to_string(slots) + " slots of " +
+              std::to_string(input_stride_ + output_stride_) +
+              " bytes (for verbs: see the limit of locked memory, ulimit -l)";
+    rc = device_->allocate(slots * input_stride_, fabric::kRemoteWrite, &inputs_);
+    if (rc == 0) rc = device_->allocate(slots * output_stride_, 0, &outputs_);
+    if (rc == 0) rc = device_->allocate(size_t{slots} * wire::kErrorTextBytes, 0, &texts_);
+    if (rc == 0) {
+        rc = device_->allocate(sizeof(wire::Region) * wire::kMaxRegions, fabric::kRemoteWrite,
+                               &table_);
+    }
+    if (rc < 0) return rc;
+    for (uint32_t slot = 0; slot < slots; ++slot) {
+        uint8_t* guard = outputs_->data() + (slot + 1) * output_stride_ - page;
+        if (::mprotect(guard, page, PROT_NONE) != 0) return -errno;
+    }
+    slots_.resize(slots);
+    *reason = "cannot create the completion queue";
+    rc = device_->create_completion_queue(3 * slots + 16 + slots, &queue_);
+    if (rc < 0) return rc;
+    *reason = "cannot listen on " + options.address;
+    rc = device_->listen(options.address, 16, &listener_);
+    if (rc < 0) return rc;
+    epoll_ = ::epoll_create1(EPOLL_CLOEXEC);
+    if (epoll_ < 0) return -errno;
+    for (const int fd : {queue_->fd(), listener_->fd()}) {
+        epoll_event event = {};
+        event.events = EPOLLIN;
+        if (::epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) != 0) return -errno;
+    }
+    reason->clear();
+    return 0;
+}
+
+void WorkerChannel::serve_connections() {
+    std::unique_ptr<fabric::ConnectionRequest> request;
+    while (listener_->next(&request) == 0) admit(std::move(request));
+    if (pair_ == nullptr) return;
+    std::vector<uint8_t> data;
+    switch (pair_->next_event(&data)) {
+        case fabric::ConnectionEvent::kNone:
+            return;
+        case fabric::ConnectionEvent::kEstablished:
+            established_ = true;
+            return;
+        default:
+            drop_client();
+    }
+}
+
+void WorkerChannel::admit(std::unique_ptr<fabric::ConnectionRequest> request) {
+    wire::Hello hello;
+    wire::Refusal refusal;
+    std::string_view why;
+    const auto refuse = [&](wire::RefusalReason reason, std::string_view text) {
+        if (!why.empty()) return;
+        refusal.reason = static_cast<uint16_t>(reason);
+        why = text;
+    };
+    const std::vector<uint8_t>& data = request->private_data();
+    if (data.size() >= sizeof hello) std::memcpy(&hello, data.data(), sizeof hello);
+    if (data.size() < sizeof hello || hello.magic != wire::kMagic) {
+        refuse(wire::RefusalReason::kBadMagic, "it does not speak rfaas");
+    }
+    if (hello.version != wire::kVersion) {
+        refuse(wire::RefusalReason::kBadVersion, "another version of the invocation protocol");
+    }
+    if (!same_ticket(hello.ticket, options_.ticket)) {
+        refuse(wire::RefusalReason::kBadTicket, "wrong ticket");
+    }
+    if (pair_ != nullptr && why.empty()) {
+        // The holder of the ticket is back: its old connection may be dead and not know it yet.
+        std::vector<uint8_t> event;
+        if (pair_->state() == fabric::QueuePairState::kConnected &&
+            pair_->next_event(&event) != fabric::ConnectionEvent::kDisconnected) {
+            refuse(wire::RefusalReason::kBusy, "there is a client already");
+        } else {
+            drop_client();
+        }
+    }
+    if (!why.empty()) {
+        events_->refused(request->peer(), why);
+        request->reject(&refusal, sizeof refusal);
+        return;
+    }
+    fabric::QueuePairOptions options;
+    options.send_queue = queue_.get();
+    options.receive_queue = queue_.get();
+    options.send_depth = 2 * options_.slots + 16;
+    options.receive_depth = options_.slots;
+    options.inline_bytes = std::min<uint32_t>(device_->info().max_inline_bytes, 220);
+    int rc = request->prepare(options, &pair_);
+    if (rc < 0) {
+        events_->refused(request->peer(), "no resources for a queue pair");
+        return;
+    }
+    for (uint32_t slot = 0; slot < options_.slots && rc == 0; ++slot) rc = pair_->post_receive({});
+    std::memset(table_->data(), 0, table_->length());
+    std::fill(slots_.begin(), slots_.end(), Slot{});
+    unsignaled_ = 0;
+    wire::Welcome welcome;
+    welcome.slot_count = static_cast<uint16_t>(options_.slots);
+    welcome.payload_bytes = options_.payload_bytes;
+    welcome.output_bytes = options_.output_bytes;
+    welcome.function_count = options_.function_count;
+    const fabric::RemoteKey slots = inputs_->remote_key();
+    const fabric::RemoteKey table = table_->remote_key();
+    welcome.slots = {slots.address, slots.length, slots.rkey};
+    welcome.regions = {table.address, table.length, table.rkey};
+    if (rc == 0) rc = request->accept(pair_.get(), &welcome, sizeof welcome);
+    if (rc < 0) {
+        events_->refused(request->peer(), "it went away");
+        pair_.reset();
+        return;
+    }
+    epoll_event event = {};
+    event.events = EPOLLIN;
+    ::epoll_ctl(epoll_, EPOLL_CTL_ADD, pair_->fd(), &event);
+    events_->connected(request->peer());
+}
+
+void WorkerChannel::drop_client() {
+    if (pair_ == nullptr) return;
+    ::epoll_ctl(epoll_, EPOLL_CTL_DEL, pair_->fd(), nullptr);
+    pair_.reset();
+    established_ = false;
+    arrived_.clear();
+    std::fill(slots_.begin(), slots_.end(), Slot{});
+    events_->disconnected();
+}
+
+int WorkerChannel::next(Call* call, uint64_t until_ns) {
+    Spinner spinner(until_ns);
+    for (;;) {
+        fabric::Completion completion;
+        int count = 1;
+        if (!arrived_.empty()) [[unlikely]] {
+            completion = arrived_.front();
+            arrived_.pop_front();
+        } else {
+            count = queue_->poll(&completion, 1);
+            if (count < 0) return count;
+        }
+        if (count == 1) {
+            if (completion.opcode == fabric::Opcode::kReceiveWrite &&
+                completion.status == fabric::Status::kSuccess) [[likely]] {
+                if (accept_request(completion, call)) return 1;
+            } else if (completion.status != fabric::Status::kSuccess && pair_ != nullptr &&
+                       completion.queue_pair == pair_->number()) {
+                drop_client();
+            }
+            continue;
+        }
+        if (pair_ == nullptr || !established_ || ++idle_looks_ >= kIdleLooks || until_ns == 0) {
+            idle_looks_ = 0;
+            serve_connections();
+        }
+        if (until_ns == 0 || !spinner.wait()) return 0;
+    }
+}
+
+// A request has arrived. False: it was answered, or its client dropped, already.
+bool WorkerChannel::accept_request(const fabric::Completion& completion, Call* call) {
+    if (pair_ == nullptr || completion.queue_pair != pair_->number()) return false;  // of the last
+    const uint32_t index = completion.immediate;
+    wire::RequestHeader header;
+    if (pair_->post_receive({}) < 0 || index >= slots_.size() || slots_[index].busy ||
+        completion.byte_length < sizeof header) {
+        drop_client();  // it breaks the protocol
+        return false;
+    }
+    const uint8_t* begin = inputs_->data() + index * input_stride_;
+    std::memcpy(&header, begin + wire::kHeaderOffset, sizeof header);
+
+    Slot& slot = slots_[index];
+    slot.busy = true;
+    slot.output_capacity = 0;
+    if (header.payload_length != completion.byte_length - sizeof header ||
+        header.payload_length > options_.payload_bytes || header.region >= wire::kMaxRegions) {
+        fail(index, wire::CallStatus::kBadRequest, "the header does not fit what arrived");
+        return false;
+    }
+    wire::Region region;
+    std::memcpy(&region, table_->data() + header.region * sizeof region, sizeof region);
+    if (header.output_offset > region.length ||
+        header.output_capacity > region.length - header.output_offset) {
+        fail(index, wire::CallStatus::kBadRequest, "the output lies outside of its region");
+        return false;
+    }
+    slot.output_address = region.address + header.output_offset;
+    slot.output_rkey = region.rkey;
+    slot.output_capacity = header.output_capacity;
+    if (header.function >= options_.function_count) {
+        fail(index, wire::CallStatus::kUnknownFunction,
+             "the package has " + std::to_string(options_.function_count) +
+                 " functions, none of index " + std::to_string(header.function));
+        return false;
+    }
+    call->slot = index;
+    call->function = header.function;
+    call->input = begin + wire::kPayloadOffset;
+    call->input_length = header.payload_length;
+    call->output = outputs_->data() + index * output_stride_;
+    call->output_capacity = std::min(header.output_capacity, options_.output_bytes);
+    call->request_id = header.request_id;
+    call->deadline_ns =
+        header.timeout_us == 0 ? 0 : monotonic_ns() + uint64_t{header.timeout_us} * 1000;
+    return true;
+}
+
+void WorkerChannel::reply(uint32_t index, uint32_t length) {
+    if (pair_ == nullptr || !slots_[index].busy) return;  // its client is gone
+    const Slot& slot = slots_[index];
+    if (length > slot.output_capacity || length > options_.output_bytes) {
+        fail(index, wire::CallStatus::kOutputTooSmall,
+             "the result has " + std::to_string(length) + " bytes, the output takes " +
+                 std::to_string(std::min(slot.output_capacity, options_.output_bytes)));
+        return;
+    }
+    fabric::SendRequest request;
+    if (length != 0) {
+        request.segments[0] = {outputs_->data() + index * output_stride_, length, outputs_.get()};
+        request.segment_count = 1;
+        request.remote_address = slot.output_address;
+        request.rkey = slot.output_rkey;
+    }
+    answer(index, wire::CallStatus::kOk, request);
+}
+
+void WorkerChannel::fail(uint32_t index, wire::CallStatus status, std::string_view text) {
+    if (pair_ == nullptr || !slots_[index].busy) return;
+    wire::Region control;
+    std::memcpy(&control, table_->data() + wire::kControlRegion * sizeof control, sizeof control);
+    const uint64_t offset = uint64_t{index} * wire::kErrorTextBytes;
+    auto length = static_cast<uint32_t>(std::min<size_t>(text.size(), wire::kErrorTextBytes));
+    // Not in the middle of a UTF-8 character.
+    while (length < text.size() && length > 0 && (text[length] & 0xc0) == 0x80) --length;
+    if (control.length < wire::kErrorTextBytes || offset > control.length - wire::kErrorTextBytes) {
+        length = 0;
+    }
+    fabric::SendRequest request;
+    if (length != 0) {
+        uint8_t* place = texts_->data() + index * wire::kErrorTextBytes;
+        std::memcpy(place, text.data(), length);
+        request.segments[0] = {place, length, texts_.get()};
+        request.segment_count = 1;
+        request.remote_address = control.address + offset;
+        request.rkey = control.rkey;
+    }
+    answer(index, status, request);
+}
+
+void WorkerChannel::answer(uint32_t index, wire::CallStatus status, fabric::SendRequest& request) {
+    // Free before the client can know: its next request may arrive while we are still here.
+    slots_[index].busy = false;
+    request.opcode = fabric::Opcode::kWriteImm;
+    request.immediate = wire::reply_immediate(index, status);
+    post(request);
+}
+
+// One in `slots` sends is signalled and retires the others. A send queue that is full is drained;
+// requests that arrive meanwhile wait in arrived_.
+void WorkerChannel::post(fabric::SendRequest& request) {
+    if (++unsignaled_ >= options_.slots) {
+        request.flags |= fabric::kSignaled;
+        unsignaled_ = 0;
+    }
+    const uint32_t length = request.segments[0].length;
+    if (length != 0 && length <= pair_->inline_bytes()) request.flags |= fabric::kInline;
+    int rc = pair_->post_send(request);
+    while (rc == -EAGAIN && drain()) rc = pair_->post_send(request);
+    if (rc < 0) drop_client();
+}
+
+bool WorkerChannel::drain() {
+    fabric::Completion completion;
+    const int count = queue_->poll(&completion, 1);
+    if (count < 0) return false;
+    if (count == 1) {
+        if (completion.opcode == fabric::Opcode::kReceiveWrite) {
+            arrived_.push_back(completion);
+        } else if (completion.status != fabric::Status::kSuccess) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void WorkerChannel::refuse_pending() {
+    Call call;
+    while (next(&call, 0) == 1) {
+        fail(call.slot, wire::CallStatus::kLeaseEnded, "the lease has ended; the call did not run");
+    }
+}
+
+// Requests of a queue pair complete in order: an empty write behind the answers tells of them all.
+void WorkerChannel::settle() {
+    constexpr uint64_t kMarker = UINT64_MAX;
+    constexpr uint64_t kPatienceNs = 200'000'000;
+    if (pair_ == nullptr) return;
+    fabric::SendRequest request;
+    request.id = kMarker;
+    request.opcode = fabric::Opcode::kWrite;
+    request.flags = fabric::kSignaled;
+    if (pair_->post_send(request) < 0) return;
+    Spinner spinner(monotonic_ns() + kPatienceNs);
+    fabric::Completion completion;
+    do {
+        if (queue_->poll(&completion, 1) == 1 &&
+            (completion.id == kMarker || completion.status != fabric::Status::kSuccess)) {
+            return;
+        }
+    } while (spinner.wait());
+}
+
+int WorkerChannel::arm() { return queue_->arm(); }
+
+void WorkerChannel::acknowledge() {
+    queue_->acknowledge();
+    serve_connections();
+}
+
+}  // namespace rfaas::invocation

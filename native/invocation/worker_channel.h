@@ -1,0 +1,111 @@
+// The worker's end of the invocation protocol (include/rfaas/wire.h): it listens, lets in the one
+// client that has the ticket, takes requests from its slots and answers them.
+//
+// Everything that a request says comes from the client and is checked on a copy. What a client can
+// break that way is its own connection.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "fabric/fabric.h"
+#include "rfaas/wire.h"
+
+namespace rfaas::invocation {
+
+struct WorkerOptions {
+    std::string provider;
+    std::string device;   // empty: the first usable one
+    std::string address;  // to listen on
+    uint8_t ticket[wire::kTicketBytes] = {};
+    uint32_t slots = 8;
+    uint32_t payload_bytes = 1 << 20;
+    uint32_t output_bytes = 1 << 20;
+    uint32_t function_count = 0;
+};
+
+struct Call {
+    uint32_t slot = 0;
+    uint32_t function = 0;
+    const uint8_t* input = nullptr;
+    uint32_t input_length = 0;
+    uint8_t* output = nullptr;
+    uint32_t output_capacity = 0;
+    uint64_t request_id = 0;
+    uint64_t deadline_ns = 0;  // CLOCK_MONOTONIC; 0: none
+};
+
+class WorkerEvents {  // called from next() and serve_connections()
+  public:
+    virtual ~WorkerEvents() = default;
+    virtual void connected(const std::string& peer) = 0;
+    virtual void disconnected() = 0;
+    virtual void refused(const std::string& peer, std::string_view why) = 0;
+};
+
+class WorkerChannel {
+  public:
+    explicit WorkerChannel(WorkerEvents* events) : events_(events) {}
+    ~WorkerChannel();
+    [[nodiscard]] int open(const WorkerOptions& options, std::string* reason);
+    [[nodiscard]] const std::string& address() const { return listener_->address(); }
+
+    // The next call, if it arrives before `until_ns` (CLOCK_MONOTONIC; 0: look once).
+    // 1: `call` is set and must be answered once. 0: none. Negative: the fabric failed.
+    [[nodiscard]] int next(Call* call, uint64_t until_ns);
+    // The result is in the call's output buffer. From any order of calls; not from other threads.
+    void reply(uint32_t slot, uint32_t length);
+    void fail(uint32_t slot, wire::CallStatus status, std::string_view text);
+    // Answers what has arrived and not started with kLeaseEnded.
+    void refuse_pending();
+    // Waits until all answers have reached the client, 200 ms at most: for a process about to exit.
+    void settle();
+
+    // Sleeping: arm(), then next() once more, then wait for fd(), then acknowledge(). fd() is also
+    // readable for new and ended connections.
+    [[nodiscard]] int arm();
+    [[nodiscard]] int fd() const { return epoll_; }
+    void acknowledge();
+
+    [[nodiscard]] uint32_t slots() const { return options_.slots; }
+    [[nodiscard]] fabric::MemoryRegion* input_region() const { return inputs_.get(); }
+    [[nodiscard]] fabric::MemoryRegion* output_region() const { return outputs_.get(); }
+    [[nodiscard]] size_t input_stride() const { return input_stride_; }
+    [[nodiscard]] size_t output_stride() const { return output_stride_; }
+
+  private:
+    struct Slot {
+        bool busy = false;  // from the arrival of the request to its answer
+        uint64_t output_address = 0;
+        uint64_t output_rkey = 0;
+        uint32_t output_capacity = 0;
+    };
+
+    void serve_connections();
+    void admit(std::unique_ptr<fabric::ConnectionRequest> request);
+    void drop_client();
+    [[nodiscard]] bool accept_request(const fabric::Completion& completion, Call* call);
+    void post(fabric::SendRequest& request);
+    void answer(uint32_t slot, wire::CallStatus status, fabric::SendRequest& request);
+    [[nodiscard]] bool drain();
+
+    WorkerEvents* events_;
+    WorkerOptions options_;
+    std::unique_ptr<fabric::Device> device_;
+    std::unique_ptr<fabric::CompletionQueue> queue_;
+    std::unique_ptr<fabric::MemoryRegion> inputs_, outputs_, texts_, table_;
+    std::unique_ptr<fabric::Listener> listener_;
+    std::unique_ptr<fabric::QueuePair> pair_;
+    bool established_ = false;
+    int epoll_ = -1;
+    size_t input_stride_ = 0, output_stride_ = 0;
+    std::vector<Slot> slots_;
+    std::deque<fabric::Completion> arrived_;  // polled while something else was waited for
+    uint32_t unsignaled_ = 0;
+    uint32_t idle_looks_ = 0;
+};
+
+}  // namespace rfaas::invocation
