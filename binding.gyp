@@ -27,6 +27,12 @@
       "sources": ["<@(core_sources)", "<@(executor_sources)"],
       "ldflags": ["-rdynamic"],
       "libraries": ["-ldl", "-lpthread"]
+    },
+    {
+      "target_name": "rfaas-floor",
+      "type": "executable",
+      "sources": ["<@(core_sources)", "<@(floor_sources)"],
+      "libraries": ["-ldl", "-lpthread"]
     }
   ],
   "conditions": [

@@ -8,6 +8,7 @@
       "native/fabric/shm/shm_provider.cc",
       "native/fabric/shm/shm_datapath.cc",
       "native/invocation/client_channel.cc",
+      "native/invocation/watchdog.cc",
       "native/invocation/worker_channel.cc"
     ],
     "verbs_sources": [
@@ -16,10 +17,22 @@
       "native/fabric/verbs/verbs_datapath.cc"
     ],
     "addon_sources": [
-      "native/addon/module.cc"
+      "native/addon/module.cc",
+      "native/addon/util/error.cc",
+      "native/addon/device.cc",
+      "native/addon/memory_region.cc",
+      "native/addon/completion_queue.cc",
+      "native/addon/queue_pair.cc",
+      "native/addon/listener.cc"
     ],
     "executor_sources": [
-      "native/executor/main.cc"
+      "native/executor/main.cc",
+      "native/executor/config.cc",
+      "native/executor/events.cc",
+      "native/executor/package.cc"
+    ],
+    "floor_sources": [
+      "native/bench/floor.cc"
     ],
     "test_sources": []
   }
