@@ -19,8 +19,8 @@ export function buildNativeCaller(): NativeCaller {
   const program = join(folder, 'call-package')
   const source = join(root, 'test', 'unit', 'call-package.cc')
   const include = join(root, 'native', 'include')
-  const compiler = process.env.CXX ?? 'c++'
-  execFileSync(compiler, ['-std=c++20', '-I', include, '-o', program, source, '-ldl'])
+  const [compiler = 'c++', ...args] = process.env.CXX?.trim().split(/\s+/) ?? []
+  execFileSync(compiler, [...args, '-std=c++20', '-I', include, '-o', program, source, '-ldl'])
   return {
     call(library, name, input, outputBytes) {
       const path = join(root, 'build', 'examples', `${library}.so`)
