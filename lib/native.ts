@@ -1,0 +1,270 @@
+// Everything that crosses between TypeScript and the addon, in the order of native/addon. Users
+// never see these types. TypeScript has checked every argument before it crosses; the addon trusts
+// it. What can be absent is null, so an undefined is a bug.
+//
+// The control path throws RfaasError. The data path (poll, spin, arm, post, postReceive) returns a
+// count or a negative errno and never throws.
+import { existsSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { dirname, join } from 'node:path'
+import { arch, platform, version } from 'node:process'
+import { fileURLToPath } from 'node:url'
+
+import { RfaasError } from './errors.js'
+
+/** Byte offsets of a record's fields: offsetof() of the C++ struct, so neither side can drift. */
+export type RecordLayout<Field extends string> = Readonly<Record<'size' | Field, number>>
+
+export interface NativeConstants {
+  /** Send and receive records in a queue pair's buffer. */
+  readonly batch: number
+  readonly noRegion: number
+  readonly stagedRegion: number
+  /** Where in a queue pair's buffer the receive records begin; the send records begin at 0. */
+  readonly receiveRecords: number
+  /** Where the staging slots begin, `inlineBytes` for each send record. */
+  readonly stagingArea: number
+  readonly segmentRecord: RecordLayout<'region' | 'length' | 'offset'>
+  readonly sendRecord: RecordLayout<
+    | 'id'
+    | 'opcode'
+    | 'flags'
+    | 'segmentCount'
+    | 'immediate'
+    | 'segments'
+    | 'remoteAddress'
+    | 'rkey'
+    | 'compareAdd'
+    | 'swap'
+  >
+  readonly receiveRecord: RecordLayout<'id' | 'segment'>
+  readonly completionRecord: RecordLayout<
+    'id' | 'queuePair' | 'byteLength' | 'immediate' | 'status' | 'opcode' | 'hasImmediate'
+  >
+  readonly access: Readonly<Record<'remoteWrite' | 'remoteRead' | 'remoteAtomic', number>>
+  readonly sendFlags: Readonly<Record<'signaled' | 'inline' | 'fence', number>>
+  readonly opcodes: Readonly<Record<NativeOpcode, number>>
+  readonly statuses: Readonly<Record<NativeStatus, number>>
+  readonly states: Readonly<Record<NativeState, number>>
+  readonly events: Readonly<Record<NativeEvent, number>>
+}
+
+export type NativeOpcode =
+  | 'write'
+  | 'write-immediate'
+  | 'read'
+  | 'send'
+  | 'send-immediate'
+  | 'fetch-add'
+  | 'compare-swap'
+  | 'receive'
+  | 'receive-write'
+
+export type NativeStatus =
+  | 'success'
+  | 'local-protection'
+  | 'local-length'
+  | 'remote-access'
+  | 'remote-invalid'
+  | 'rnr-retry-exceeded'
+  | 'transport-retry-exceeded'
+  | 'flushed'
+  | 'fatal'
+
+export type NativeState = 'connecting' | 'connected' | 'error' | 'closed'
+export type NativeEvent = 'established' | 'rejected' | 'unreachable' | 'disconnected'
+
+export interface NativeDeviceInfo {
+  provider: string
+  name: string
+  atomics: boolean
+  maxInlineBytes: number
+  maxSendDepth: number
+  maxReceiveDepth: number
+  maxCompletionDepth: number
+  maxMessageBytes: number
+  maxRequestPrivateData: number
+  maxReplyPrivateData: number
+}
+
+export interface NativeProviderStatus {
+  name: string
+  available: boolean
+  reason: string | null
+  devices: NativeDeviceInfo[]
+}
+
+export interface NativeDevice {
+  /** Null once closed. */
+  readonly info: NativeDeviceInfo | null
+  /** `access`: sum of `constants.access`. */
+  allocate(bytes: number, access: number): NativeMemoryRegion
+  createCompletionQueue(depth: number): NativeCompletionQueue
+  /** The queue pair is connecting; watch() tells what became of it. */
+  connect(
+    address: string,
+    privateData: Uint8Array | null,
+    sendQueue: NativeCompletionQueue,
+    receiveQueue: NativeCompletionQueue,
+    sendDepth: number,
+    receiveDepth: number,
+    inlineBytes: number,
+    rnrRetry: number,
+  ): NativeQueuePair
+  listen(address: string, backlog: number): NativeListener
+  /** Closes all that belongs to it first. Idempotent, as every close(). */
+  close(): void
+}
+
+export interface NativeMemoryRegion {
+  /** The pages. Null once closed. */
+  readonly buffer: ArrayBuffer | null
+  /** How segment records name the region; -1 once closed. */
+  readonly index: number
+  readonly address: bigint
+  readonly rkey: bigint
+  readonly inFlight: number
+  close(): void
+}
+
+export interface NativeCompletionQueue {
+  /** Moves completions to `records`; returns how many. */
+  poll(max: number): number
+  /** poll() until there is something or the budget is used up; blocks the thread. */
+  spin(max: number, budgetUs: number): number
+  arm(): number
+  readonly records: ArrayBuffer
+  /** Calls back once when the queue became readable after arm(); keeps the process alive. */
+  watch(callback: () => void): void
+  unwatch(): void
+  close(): void
+}
+
+export interface NativeQueuePair {
+  /** Posts the first `count` send records; returns how many, or why not even the first. */
+  post(count: number): number
+  postReceive(count: number): number
+  readonly records: ArrayBuffer
+  readonly number: number
+  readonly state: number
+  readonly inlineBytes: number
+  /** Calls back with every event, until the connection has ended. `data` is a copy. */
+  watch(callback: (event: number, data: Uint8Array) => void): void
+  /** While referenced, the watched connection keeps the process alive. */
+  ref(): void
+  unref(): void
+  disconnect(): void
+  close(): void
+}
+
+export interface NativeListener {
+  readonly address: string
+  next(): NativeConnectionRequest | null
+  /** Calls back once when next() may have something; keeps the process alive. */
+  watch(callback: () => void): void
+  unwatch(): void
+  /** Rejects the requests that are not answered. */
+  close(): void
+}
+
+export interface NativeConnectionRequest {
+  /** A copy; null once answered. */
+  readonly privateData: Uint8Array | null
+  readonly peer: string
+  prepare(
+    sendQueue: NativeCompletionQueue,
+    receiveQueue: NativeCompletionQueue,
+    sendDepth: number,
+    receiveDepth: number,
+    inlineBytes: number,
+    rnrRetry: number,
+  ): NativeQueuePair
+  accept(queuePair: NativeQueuePair, privateData: Uint8Array | null): void
+  reject(privateData: Uint8Array | null): void
+}
+
+export interface NativeAddon {
+  /** Before anything else: the class that the control path throws. */
+  initialize(errorClass: typeof RfaasError): void
+  providers(): NativeProviderStatus[]
+  /** `name` empty: the first usable device. */
+  openDevice(provider: string, name: string): NativeDevice
+  readonly constants: NativeConstants
+  /** The native classes; only the tracer looks at them. */
+  readonly classes: Readonly<Record<string, { prototype: object }>>
+}
+
+export const native: NativeAddon = load()
+
+function load(): NativeAddon {
+  const file = find()
+  let addon: NativeAddon
+  try {
+    addon = createRequire(import.meta.url)(file) as NativeAddon
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error)
+    throw unavailable(`${file} cannot be loaded: ${reason}`, error)
+  }
+  addon.initialize(RfaasError)
+  if (process.env['RFAAS_TRACE_NATIVE'] === '1') trace(addon)
+  return addon
+}
+
+/** This file runs as lib/native.ts and as dist/lib/native.js. */
+function find(): string {
+  const here = dirname(fileURLToPath(import.meta.url))
+  const roots = [join(here, '..'), join(here, '..', '..')]
+  const root = roots.find((folder) => existsSync(join(folder, 'package.json'))) ?? here
+  const candidates = ['Release', 'Debug'].map((kind) => join(root, 'build', kind, 'rfaas.node'))
+  const found = candidates.find((file) => existsSync(file))
+  if (found === undefined) throw unavailable(`neither of ${candidates.join(', ')} exists`)
+  return found
+}
+
+function unavailable(reason: string, cause?: unknown): RfaasError {
+  const message = [
+    `rfaas could not load its native addon on ${platform} ${arch}, Node ${version}: ${reason}`,
+    '',
+    'What to do:',
+    '- It is compiled when the package is installed. If your package manager skips install scripts',
+    '  (--ignore-scripts, pnpm, Yarn), run the build by hand: npm rebuild rfaas',
+    '- In a working tree: npm run build:native',
+    '- The build needs a C++20 compiler, make and python3 (Debian: apt-get install g++ make python3).',
+    '- node_modules that were copied from another machine or made with another architecture or C',
+    '  library have to be installed again on this one. rfaas runs on Linux only.',
+  ].join('\n')
+  return new RfaasError('ERR_RFAAS_FABRIC_UNAVAILABLE', message, { cause, syscall: 'dlopen' })
+}
+
+/** RFAAS_TRACE_NATIVE=1: every call into the addon and its outcome, one line each on stderr. */
+function trace(addon: NativeAddon): void {
+  for (const [name, { prototype }] of Object.entries(addon.classes)) traceMethods(name, prototype)
+  traceMethods('rfaas', addon)
+}
+
+function traceMethods(owner: string, target: object): void {
+  for (const [name, property] of Object.entries(Object.getOwnPropertyDescriptors(target))) {
+    const method: unknown = property.value
+    if (typeof method !== 'function' || name === 'constructor') continue
+    const traced = function (this: unknown, ...args: unknown[]): unknown {
+      const call = `${owner}.${name}(${args.map(show).join(', ')})`
+      try {
+        const result: unknown = Reflect.apply(method, this, args)
+        process.stderr.write(`rfaas native: ${call} = ${show(result)}\n`)
+        return result
+      } catch (error) {
+        process.stderr.write(`rfaas native: ${call} threw ${String(error)}\n`)
+        throw error
+      }
+    }
+    Object.defineProperty(target, name, { ...property, value: traced })
+  }
+}
+
+function show(value: unknown): string {
+  if (typeof value === 'string') return JSON.stringify(value)
+  if (typeof value === 'function') return 'callback'
+  if (value instanceof Uint8Array) return `${value.byteLength} bytes`
+  if (typeof value === 'object' && value !== null) return value.constructor.name
+  return String(value)
+}

@@ -1,0 +1,320 @@
+#include "addon/invoker.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "addon/util/args.h"
+#include "addon/util/error.h"
+#include "core/spin.h"
+
+namespace rfaas::addon {
+
+namespace {
+
+// How long one turn of the loop spins for an outcome: longer than a system call, so that most of
+// the time goes into polling, and short enough for timers and sockets to get their turn.
+constexpr uint64_t kTurnNs = 10'000;
+
+struct InvokerInit {
+    std::shared_ptr<DeviceHolder> device;
+    std::unique_ptr<invocation::ClientChannel> channel;
+    uint32_t workers;
+};
+
+napi_value int32_value(napi_env env, int32_t value) {
+    napi_value out = nullptr;
+    napi_create_int32(env, value, &out);
+    return out;
+}
+
+}  // namespace
+
+Napi::Function Invoker::define(Napi::Env env) {
+    using Method = Napi::ClassPropertyDescriptor<Invoker>;
+    return DefineClass(
+        env, "Invoker",
+        {
+            raw_method<Method>("call", call),
+            raw_method<Method>("submit", submit),
+            raw_method<Method>("poll", poll),
+            InstanceAccessor<&Invoker::record>("record"),
+            InstanceMethod<&Invoker::connect>("connect", napi_default_method),
+            InstanceMethod<&Invoker::disconnect>("disconnect", napi_default_method),
+            InstanceMethod<&Invoker::welcome>("welcome", napi_default_method),
+            InstanceMethod<&Invoker::add_region>("addRegion", napi_default_method),
+            InstanceMethod<&Invoker::remove_region>("removeRegion", napi_default_method),
+            InstanceMethod<&Invoker::error_text>("errorText", napi_default_method),
+            InstanceMethod<&Invoker::attend>("attend", napi_default_method),
+            InstanceMethod<&Invoker::close>("close", napi_default_method),
+        });
+}
+
+Napi::Value Invoker::create(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    auto* device = object_arg<Device>(info, 0);
+    if (device == nullptr || device->holder()->get() == nullptr) {
+        throw_closed(env, "device");
+        return env.Undefined();
+    }
+    const invocation::ClientChannel::Limits limits{uint32_arg(info, 1), uint32_arg(info, 2)};
+    InvokerInit init{device->holder(),
+                     std::make_unique<invocation::ClientChannel>(device->holder()->get(), limits),
+                     limits.workers};
+    const int failed = init.channel->open();
+    if (failed != 0) {
+        throw_fabric_error(env, failed, "create_invoker",
+                           std::to_string(limits.workers) + " workers of " +
+                               std::to_string(limits.slots) + " slots");
+        return env.Undefined();
+    }
+    return construct(env, Module::of(env).invoker_class, init);
+}
+
+Invoker::Invoker(const Napi::CallbackInfo& info)
+    : ObjectWrap(info), module_(Module::of(info.Env())) {
+    auto* init = construction_arg<InvokerInit>(info);
+    if (init == nullptr) return;
+    Value().TypeTag(&kTypeTag);
+    device_ = std::move(init->device);
+    channel_ = std::move(init->channel);
+    device_->connections.add(this);
+    connecting_.resize(init->workers);
+    regions_.resize(wire::kMaxRegions, nullptr);
+    auto buffer = Napi::ArrayBuffer::New(info.Env(), sizeof(CallRecord));
+    record_ = static_cast<CallRecord*>(buffer.Data());
+    buffer_ = Napi::Persistent(buffer);
+}
+
+Invoker::~Invoker() {
+    if (channel_) close(CloseReason::kAsked);
+}
+
+void Invoker::close(CloseReason) {
+    if (!channel_) return;
+    device_->connections.remove(this);
+    turner_.close();
+    watcher_.stop();
+    connecting_.clear();
+    channel_.reset();  // the workers are cut off: nobody writes to the regions any more
+    for (fabric::MemoryRegion*& region : regions_) {
+        if (region != nullptr) std::exchange(region, nullptr)->unpin();
+    }
+    device_->sweep();
+    on_outcomes_.Reset();
+}
+
+// ── the data path: raw Node-API, no allocation, no exception ────────────────────────────────────
+
+napi_value Invoker::call(napi_env env, napi_callback_info info) {
+    napi_value self = nullptr;
+    void* wrapped = nullptr;
+    napi_get_cb_info(env, info, nullptr, nullptr, &self, nullptr);
+    if (napi_unwrap(env, self, &wrapped) != napi_ok) return int32_value(env, -EBADF);
+    auto* invoker = static_cast<Invoker*>(wrapped);
+    if (!invoker->channel_) return int32_value(env, -EBADF);
+    CallRecord* record = invoker->record_;
+    invocation::CallOutcome outcome;
+    const int rc = invoker->channel_->call(record->request, uint64_t{record->patience_us} * 1000,
+                                           &outcome);
+    record->result_length = outcome.length;
+    return int32_value(env, rc < 0 ? rc : static_cast<int32_t>(outcome.status));
+}
+
+napi_value Invoker::submit(napi_env env, napi_callback_info info) {
+    napi_value self = nullptr;
+    void* wrapped = nullptr;
+    napi_get_cb_info(env, info, nullptr, nullptr, &self, nullptr);
+    if (napi_unwrap(env, self, &wrapped) != napi_ok) return int32_value(env, -EBADF);
+    auto* invoker = static_cast<Invoker*>(wrapped);
+    if (!invoker->channel_) return int32_value(env, -EBADF);
+    return int32_value(env, invoker->channel_->submit(invoker->record_->request));
+}
+
+napi_value Invoker::poll(napi_env env, napi_callback_info info) {
+    napi_value self = nullptr;
+    void* wrapped = nullptr;
+    napi_get_cb_info(env, info, nullptr, nullptr, &self, nullptr);
+    if (napi_unwrap(env, self, &wrapped) != napi_ok) return int32_value(env, -EBADF);
+    auto* invoker = static_cast<Invoker*>(wrapped);
+    return int32_value(env, invoker->channel_ ? invoker->poll_outcomes() : -EBADF);
+}
+
+int Invoker::poll_outcomes() { return channel_->poll(record_->outcomes, kOutcomeBatch); }
+
+// ── waiting on the event loop ───────────────────────────────────────────────────────────────────
+//
+// Hot: each turn of the loop spins a little, and the loop keeps turning. After `hot_ns_` without an
+// outcome, warm: the completion queue's descriptor wakes the loop. With nothing in flight, neither,
+// and the process may end.
+
+// Arguments: callback(count), microseconds to stay hot. Called after submit().
+void Invoker::attend(const Napi::CallbackInfo& info) {
+    if (!channel_) return;
+    if (on_outcomes_.IsEmpty()) on_outcomes_ = Napi::Persistent(info[0].As<Napi::Function>());
+    hot_ns_ = static_cast<uint64_t>(double_arg(info, 1) * 1000);
+    if (turning_) return;
+    watcher_.unref();
+    idle_since_ns_ = monotonic_ns();
+    turning_ = turner_.start(info.Env(), module_.handles, [this] { turn(); }) == 0;
+}
+
+void Invoker::turn() {
+    Spinner spinner(std::min(kTurnNs, hot_ns_));
+    int count = poll_outcomes();
+    while (count == 0 && channel_->in_flight() != 0 && spinner.wait()) count = poll_outcomes();
+    if (count != 0) {
+        idle_since_ns_ = monotonic_ns();
+        deliver(count);
+    } else if (channel_->in_flight() == 0) {
+        rest();
+    } else if (monotonic_ns() - idle_since_ns_ >= hot_ns_) {
+        sleep();
+    }
+}
+
+// JavaScript may close us or submit more from inside.
+void Invoker::deliver(int count) {
+    const Napi::HandleScope scope(Env());
+    module_.call(on_outcomes_, {Napi::Number::New(Env(), count)});
+}
+
+void Invoker::sleep() {
+    if (watcher_.start(Env(), module_.handles, channel_->fd(), [this] { on_readable(); }) != 0 ||
+        channel_->arm() != 0) {
+        return;  // no descriptor to wait on: go on turning
+    }
+    turner_.stop();
+    turning_ = false;
+    watcher_.ref();
+    const int count = poll_outcomes();  // what came in before arm() makes no descriptor readable
+    if (count == 0) return;
+    attend_again();
+    deliver(count);
+}
+
+void Invoker::on_readable() {
+    channel_->acknowledge();
+    const int count = poll_outcomes();
+    if (channel_->in_flight() != 0 || count != 0) {
+        attend_again();
+    } else {
+        rest();
+    }
+    if (count != 0) deliver(count);
+}
+
+void Invoker::attend_again() {
+    watcher_.unref();
+    idle_since_ns_ = monotonic_ns();
+    turning_ = turner_.start(Env(), module_.handles, [this] { turn(); }) == 0;
+}
+
+void Invoker::rest() {
+    turner_.stop();
+    turning_ = false;
+    watcher_.unref();
+}
+
+// ── the control path ────────────────────────────────────────────────────────────────────────────
+
+Napi::Value Invoker::record(const Napi::CallbackInfo&) { return buffer_.Value(); }
+
+// Arguments: worker, address, ticket (32 bytes), callback(reason: string | null) which is called
+// once, unless disconnect() comes first.
+void Invoker::connect(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    if (!channel_) return throw_closed(env, "executor");
+    const uint32_t worker = uint32_arg(info, 0);
+    const std::string address = string_arg(info, 1);
+    const auto [bytes, length] = bytes_arg(info, 2);
+    uint8_t ticket[wire::kTicketBytes] = {};
+    if (length == sizeof ticket) std::memcpy(ticket, bytes, sizeof ticket);
+    if (worker >= connecting_.size()) return throw_fabric_error(env, -EINVAL, "connect", address);
+    connecting_[worker].reset();
+    int failed = channel_->connect(worker, address, ticket);
+    if (failed == 0) {
+        auto connecting = std::make_unique<Connecting>();
+        connecting->callback = Napi::Persistent(info[3].As<Napi::Function>());
+        failed = connecting->watcher.start(env, module_.handles, channel_->connect_fd(worker),
+                                           [this, worker] { connect_step(worker); });
+        connecting->watcher.ref();
+        connecting_[worker] = std::move(connecting);
+    }
+    if (failed != 0) {
+        connecting_[worker].reset();
+        throw_fabric_error(env, failed, "connect", address);
+    }
+}
+
+void Invoker::connect_step(uint32_t worker) {
+    std::string reason;
+    const invocation::ConnectProgress progress = channel_->connect_step(worker, &reason);
+    if (progress == invocation::ConnectProgress::kPending) return;
+    const std::unique_ptr<Connecting> connecting = std::move(connecting_[worker]);
+    connecting->watcher.stop();
+    const Napi::Env env = Env();
+    const Napi::HandleScope scope(env);
+    const bool connected = progress == invocation::ConnectProgress::kConnected;
+    if (!connected) channel_->disconnect(worker);
+    module_.call(connecting->callback,
+                 {connected ? env.Null() : Napi::Value(Napi::String::New(env, reason))});
+}
+
+void Invoker::disconnect(const Napi::CallbackInfo& info) {
+    const uint32_t worker = uint32_arg(info, 0);
+    if (!channel_ || worker >= connecting_.size()) return;
+    connecting_[worker].reset();
+    channel_->disconnect(worker);
+}
+
+// Longest payload and longest result of a connected worker.
+Napi::Value Invoker::welcome(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    const uint32_t worker = uint32_arg(info, 0);
+    if (!channel_ || worker >= connecting_.size() || !channel_->connected(worker)) {
+        return env.Null();
+    }
+    auto out = Napi::Object::New(env);
+    out.Set("payloadBytes", channel_->welcome(worker).payload_bytes);
+    out.Set("outputBytes", channel_->welcome(worker).output_bytes);
+    return out;
+}
+
+// The region stays pinned until it is removed: closing it in between only takes it from JavaScript.
+Napi::Value Invoker::add_region(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    auto* object = object_arg<MemoryRegion>(info, 0);
+    fabric::MemoryRegion* region = object == nullptr ? nullptr : object->get();
+    if (!channel_ || region == nullptr) {
+        throw_closed(env, channel_ ? "memory region" : "executor");
+        return env.Undefined();
+    }
+    const int index = channel_->add_region(region);
+    if (index < 0) {
+        throw_fabric_error(env, index, "add_region", std::to_string(region->length()) + " bytes");
+        return env.Undefined();
+    }
+    region->pin();
+    regions_[static_cast<uint32_t>(index)] = region;
+    return Napi::Number::New(env, index);
+}
+
+void Invoker::remove_region(const Napi::CallbackInfo& info) {
+    const uint32_t index = uint32_arg(info, 0);
+    if (!channel_ || index >= regions_.size() || regions_[index] == nullptr) return;
+    channel_->remove_region(index);
+    std::exchange(regions_[index], nullptr)->unpin();
+    device_->sweep();
+}
+
+Napi::Value Invoker::error_text(const Napi::CallbackInfo& info) {
+    if (!channel_) return info.Env().Null();
+    const std::string_view text =
+        channel_->error_text(uint32_arg(info, 0), uint32_arg(info, 1), uint32_arg(info, 2));
+    return Napi::String::New(info.Env(), text.data(), text.size());
+}
+
+void Invoker::close(const Napi::CallbackInfo&) { close(CloseReason::kAsked); }
+
+}  // namespace rfaas::addon

@@ -1,0 +1,79 @@
+// The client's end of an executor, for JavaScript: invocation::ClientChannel, called through one
+// preallocated record, and two ways of waiting for outcomes on the event loop.
+#pragma once
+
+#include <memory>
+#include <napi.h>
+#include <vector>
+
+#include "addon/device.h"
+#include "addon/memory_region.h"
+#include "addon/util/uv_handle.h"
+#include "invocation/client_channel.h"
+
+namespace rfaas::addon {
+
+// The buffer that JavaScript and this class share: one request, then outcomes.
+inline constexpr uint32_t kOutcomeBatch = 64;
+struct CallRecord {
+    invocation::CallRequest request;
+    uint32_t patience_us;    // call(): how long to spin for the outcome
+    uint32_t result_length;  // call(): length of the result or of the error's text
+    invocation::CallOutcome outcomes[kOutcomeBatch];
+};
+static_assert(sizeof(invocation::CallRequest) == 40 && sizeof(invocation::CallOutcome) == 16);
+
+class Invoker final : public Napi::ObjectWrap<Invoker>, public Closable {
+  public:
+    static constexpr napi_type_tag kTypeTag{0x8d1b6b0f41d24a07, 0xa1c3a5f2d7e90007};
+    static Napi::Function define(Napi::Env env);
+    // Arguments: device, workers, slots.
+    static Napi::Value create(const Napi::CallbackInfo& info);
+    explicit Invoker(const Napi::CallbackInfo& info);
+    ~Invoker() override;
+    void close(CloseReason reason) override;
+
+  private:
+    struct Connecting {
+        FdWatcher watcher;
+        Napi::FunctionReference callback;
+    };
+
+    static napi_value call(napi_env env, napi_callback_info info);
+    static napi_value submit(napi_env env, napi_callback_info info);
+    static napi_value poll(napi_env env, napi_callback_info info);
+    Napi::Value record(const Napi::CallbackInfo& info);
+    void connect(const Napi::CallbackInfo& info);
+    void disconnect(const Napi::CallbackInfo& info);
+    Napi::Value welcome(const Napi::CallbackInfo& info);
+    Napi::Value add_region(const Napi::CallbackInfo& info);
+    void remove_region(const Napi::CallbackInfo& info);
+    Napi::Value error_text(const Napi::CallbackInfo& info);
+    void attend(const Napi::CallbackInfo& info);
+    void close(const Napi::CallbackInfo& info);
+
+    void connect_step(uint32_t worker);
+    int poll_outcomes();
+    void deliver(int count);
+    void turn();
+    void sleep();
+    void on_readable();
+    void attend_again();
+    void rest();
+
+    Module& module_;
+    std::shared_ptr<DeviceHolder> device_;
+    std::unique_ptr<invocation::ClientChannel> channel_;
+    std::vector<fabric::MemoryRegion*> regions_;  // pinned while workers may write to them
+    std::vector<std::unique_ptr<Connecting>> connecting_;
+    Napi::Reference<Napi::ArrayBuffer> buffer_;
+    CallRecord* record_ = nullptr;  // in buffer_
+    Napi::FunctionReference on_outcomes_;
+    LoopTurner turner_;
+    FdWatcher watcher_;
+    uint64_t hot_ns_ = 0;
+    uint64_t idle_since_ns_ = 0;
+    bool turning_ = false;
+};
+
+}  // namespace rfaas::addon

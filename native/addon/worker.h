@@ -1,0 +1,76 @@
+// The worker's end of an executor, for functions written in JavaScript: invocation::WorkerChannel
+// with its slots as ArrayBuffers, and the watchdog that ends a function which never returns.
+#pragma once
+
+#include <memory>
+#include <napi.h>
+#include <string>
+
+#include "addon/module.h"
+#include "addon/util/uv_handle.h"
+#include "invocation/watchdog.h"
+#include "invocation/worker_channel.h"
+
+namespace rfaas::addon {
+
+struct WorkerRecord {  // the call that next() found, shared with JavaScript
+    uint32_t function;
+    uint32_t input_length;
+    uint32_t output_capacity;
+    uint32_t timeout_us;  // left of its deadline; 0: none
+    uint64_t request_id;
+};
+
+class Worker final : public Napi::ObjectWrap<Worker>,
+                     public Closable,
+                     private invocation::WorkerEvents {
+  public:
+    static constexpr napi_type_tag kTypeTag{0x8d1b6b0f41d24a08, 0xa1c3a5f2d7e90008};
+    static Napi::Function define(Napi::Env env);
+    // Arguments: options {provider, device, address, ticket, slots, payloadBytes, outputBytes,
+    // functionCount}, callback(event, detail), callback that a function ran past its deadline: it
+    // gets no arguments because it is a file descriptor and a prefix, see start_watchdog().
+    static Napi::Value create(const Napi::CallbackInfo& info);
+    explicit Worker(const Napi::CallbackInfo& info);
+    ~Worker() override;
+    void close(CloseReason reason) override;
+
+  private:
+    static napi_value next(napi_env env, napi_callback_info info);
+    static napi_value reply(napi_env env, napi_callback_info info);
+    static napi_value reply_next(napi_env env, napi_callback_info info);
+    Napi::Value record(const Napi::CallbackInfo& info);
+    Napi::Value input(const Napi::CallbackInfo& info);
+    Napi::Value output(const Napi::CallbackInfo& info);
+    Napi::Value address(const Napi::CallbackInfo& info);
+    Napi::Value input_stride(const Napi::CallbackInfo& info);
+    Napi::Value output_stride(const Napi::CallbackInfo& info);
+    void fail(const Napi::CallbackInfo& info);
+    void watch(const Napi::CallbackInfo& info);
+    void stop(const Napi::CallbackInfo& info);
+    void close(const Napi::CallbackInfo& info);
+
+    int next_slot(uint64_t budget_ns);
+    void on_readable();
+    [[noreturn]] void expire();
+    void emit(const char* event, const std::string& detail);
+
+    void connected(const std::string& peer) override;
+    void disconnected() override;
+    void refused(const std::string& peer, std::string_view why) override;
+
+    Module& module_;
+    std::unique_ptr<invocation::WorkerChannel> channel_;
+    Napi::Reference<Napi::ArrayBuffer> buffer_, input_, output_;
+    WorkerRecord* record_ = nullptr;  // in buffer_
+    invocation::Call call_;
+    std::string names_;  // JSON strings of the functions' names, for expire()
+    std::vector<std::string> functions_;
+    int events_fd_ = -1;
+    Napi::FunctionReference on_event_;
+    Napi::FunctionReference on_wake_;
+    FdWatcher watcher_;
+    std::unique_ptr<invocation::Watchdog> watchdog_;  // its thread uses the channel
+};
+
+}  // namespace rfaas::addon
