@@ -42,6 +42,7 @@
           "target_name": "rfaas_verbs",
           "type": "shared_library",
           "product_prefix": "",
+          "product_dir": "<(PRODUCT_DIR)",
           "sources": ["<@(verbs_sources)"],
           "libraries": ["-lrdmacm", "-libverbs", "-lpthread"]
         }

@@ -13,7 +13,9 @@
     ],
     "verbs_sources": [
       "native/fabric/verbs/verbs_provider.cc",
+      "native/fabric/verbs/verbs_address.cc",
       "native/fabric/verbs/verbs_connection.cc",
+      "native/fabric/verbs/verbs_queue_pair.cc",
       "native/fabric/verbs/verbs_datapath.cc"
     ],
     "addon_sources": [

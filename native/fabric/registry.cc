@@ -1,9 +1,10 @@
-// Which providers there are: shm is linked in, verbs is a plugin beside the binary that contains
-// this code, so that neither the addon nor the executor needs libibverbs to start.
+// Finding providers: shm is part of this binary, verbs is a plugin beside it.
 #include <dlfcn.h>
+#include <link.h>
+#include <unistd.h>
 
 #include <cstring>
-#include <mutex>
+#include <filesystem>
 
 #include "fabric/fabric.h"
 #include "fabric/shm/shm.h"
@@ -12,75 +13,110 @@ namespace rfaas::fabric {
 
 namespace {
 
-constexpr char kPlugin[] = "rfaas_verbs.so";
-constexpr char kInstallHint[] =
-    " (Debian: apt-get install rdma-core libibverbs-dev librdmacm-dev, then: npm rebuild rfaas)";
+namespace fs = std::filesystem;
+
+constexpr char kPluginFile[] = "rfaas_verbs.so";
+
+// The folder of the addon or executable that this code is in.
+fs::path own_folder() {
+    Dl_info info = {};
+    void* extra = nullptr;
+    std::error_code error;
+    fs::path file;
+    if (::dladdr1(reinterpret_cast<const void*>(&own_folder), &info, &extra, RTLD_DL_LINKMAP) !=
+        0) {
+        const auto* object = static_cast<const link_map*>(extra);
+        // The main program has no name in the link map, and what argv[0] says may be anything.
+        const bool program = object == nullptr || object->l_name == nullptr || !*object->l_name;
+        file = fs::canonical(program ? "/proc/self/exe" : object->l_name, error);
+    }
+    return error ? fs::path() : file.parent_path();
+}
 
 struct Plugin {
     Provider* provider = nullptr;
+    int error = 0;
     std::string reason;
 };
 
-std::string plugin_path() {
-    Dl_info self = {};
-    if (::dladdr(reinterpret_cast<const void*>(&plugin_path), &self) == 0) return kPlugin;
-    const std::string binary = self.dli_fname;
-    const size_t slash = binary.rfind('/');
-    return slash == std::string::npos ? std::string("./") + kPlugin
-                                      : binary.substr(0, slash + 1) + kPlugin;
+Plugin load_plugin() {
+    const fs::path file = own_folder() / kPluginFile;
+    if (::access(file.c_str(), F_OK) != 0) {
+        return {nullptr, -ENOENT,
+                "built without verbs: " + file.string() +
+                    " does not exist. Install rdma-core's headers (Debian: apt-get install "
+                    "libibverbs-dev librdmacm-dev), then `npm rebuild rfaas`"};
+    }
+    // Its symbols stay its own; it is never unloaded, because its objects are everywhere by then.
+    void* library = ::dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+    if (library == nullptr) {
+        const char* message = ::dlerror();
+        return {nullptr, -ELIBACC,
+                std::string("cannot load the verbs plugin: ") + (message ? message : "unknown") +
+                    " (Debian: apt-get install libibverbs1 librdmacm1 ibverbs-providers)"};
+    }
+    const auto entry = reinterpret_cast<ProviderEntry>(::dlsym(library, kProviderEntry));
+    Provider* provider = entry != nullptr ? entry(kProviderAbi) : nullptr;
+    if (provider == nullptr) {
+        return {nullptr, -ELIBBAD,
+                file.string() + " is not of this version of rfaas (it does not know provider ABI " +
+                    std::to_string(kProviderAbi) + "): `npm rebuild rfaas`"};
+    }
+    return {provider, 0, {}};
 }
 
 const Plugin& verbs_plugin() {
-    static Plugin plugin;
-    static std::once_flag once;
-    std::call_once(once, [] {
-        void* library = ::dlopen(plugin_path().c_str(), RTLD_NOW | RTLD_LOCAL);
-        if (library == nullptr) {
-            const char* error = ::dlerror();
-            plugin.reason = std::string(error) + kInstallHint;
-            return;
-        }
-        const auto entry = reinterpret_cast<ProviderEntry>(::dlsym(library, kProviderEntry));
-        plugin.provider = entry == nullptr ? nullptr : entry(kProviderAbi);
-        if (plugin.provider == nullptr) {
-            plugin.reason = std::string(kPlugin) +
-                            " belongs to another version of rfaas (run: npm rebuild rfaas)";
-        }
-    });
+    static const Plugin plugin = load_plugin();
     return plugin;
 }
 
-Provider* find(std::string_view name, std::string* reason) {
-    if (name == "shm") return shm_provider();
-    if (name == "verbs") {
-        const Plugin& plugin = verbs_plugin();
-        *reason = plugin.reason;
-        return plugin.provider;
+ProviderStatus status_of(Provider* provider) {
+    ProviderStatus status;
+    status.name = provider->name();
+    const int rc = provider->devices(&status.devices, &status.reason);
+    status.available = rc == 0 && !status.devices.empty();
+    if (status.available) {
+        status.reason.clear();
+    } else if (status.reason.empty()) {
+        status.reason = rc == 0 ? "no device" : std::strerror(-rc);
     }
-    *reason = "no such provider; there are shm and verbs";
-    return nullptr;
+    return status;
 }
 
 }  // namespace
 
 std::vector<ProviderStatus> providers() {
-    std::vector<ProviderStatus> result;
-    for (const char* name : {"shm", "verbs"}) {
-        ProviderStatus status;
-        status.name = name;
-        Provider* provider = find(name, &status.reason);
-        if (provider != nullptr) {
-            status.available = provider->devices(&status.devices, &status.reason) >= 0;
-        }
-        result.push_back(std::move(status));
+    std::vector<ProviderStatus> all;
+    all.push_back(status_of(shm_provider()));
+    const Plugin& verbs = verbs_plugin();
+    if (verbs.provider != nullptr) {
+        all.push_back(status_of(verbs.provider));
+    } else {
+        all.push_back({"verbs", false, verbs.reason, {}});
     }
-    return result;
+    return all;
 }
 
 int open_device(std::string_view provider, std::string_view name, std::unique_ptr<Device>* out,
                 std::string* reason) {
-    Provider* found = find(provider, reason);
-    return found == nullptr ? -ENODEV : found->open(name, out, reason);
+    reason->clear();
+    Provider* found = nullptr;
+    if (provider == "shm") {
+        found = shm_provider();
+    } else if (provider == "verbs") {
+        const Plugin& verbs = verbs_plugin();
+        if (verbs.provider == nullptr) {
+            *reason = verbs.reason;
+            return verbs.error;
+        }
+        found = verbs.provider;
+    } else {
+        *reason = "no provider is called \"" + std::string(provider) + "\": shm and verbs are";
+        return -ENOENT;
+    }
+    const int rc = found->open(name, out, reason);
+    if (rc != 0 && reason->empty()) *reason = std::strerror(-rc);
+    return rc;
 }
 
 }  // namespace rfaas::fabric
