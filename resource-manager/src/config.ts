@@ -1,0 +1,94 @@
+// Options of the resource manager: what is allowed, the defaults, and where its files are.
+import { homedir } from 'node:os'
+import { isIPv4, isIPv6 } from 'node:net'
+import { join, resolve } from 'node:path'
+import type { Logger, LogLevel } from '../../lib/control/log.js'
+import { invalidArgument, RfaasError } from '../../lib/errors.js'
+import { parseDuration } from '../../lib/units.js'
+
+export interface ResourceManagerOptions {
+  /** Address to listen on; anything but loopback needs `allowRemote`. Default 127.0.0.1. */
+  host?: string
+  /** 0 takes a free one. Default 7070. */
+  port?: number
+  /** Default `$XDG_STATE_HOME/rfaas/resource-manager`, that is below `~/.local/state`. */
+  dataDir?: string
+  /** Interval in which nodes report. Default 2 s. */
+  heartbeatMs?: number | string
+  /** Silence after which a node is lost. Default three heartbeats. */
+  nodeTimeoutMs?: number | string
+  /** Longest time for which a lease is granted or renewed at once. Default 7 days. */
+  maxLeaseMs?: number | string
+  /** Accept requests from other hosts, although nothing authenticates them. */
+  allowRemote?: boolean
+  logLevel?: LogLevel
+  /** Instead of a logger of its own at `logLevel`. */
+  logger?: Logger
+}
+
+export interface Config {
+  host: string
+  port: number
+  dataDir: string
+  heartbeatMs: number
+  nodeTimeoutMs: number
+  maxLeaseMs: number
+}
+
+const weekMs = 7 * 24 * 3600 * 1000
+
+export function resolveConfig(options: ResourceManagerOptions): Config {
+  const host = options.host ?? '127.0.0.1'
+  if (typeof host !== 'string' || host === '') {
+    throw invalidArgument('host', host, 'an address or name of this host')
+  }
+  if (!isLoopback(host) && options.allowRemote !== true) {
+    throw new RfaasError(
+      'ERR_RFAAS_INVALID_ARGUMENT',
+      `host is "${host}", which other machines can reach, and the resource manager does not authenticate its clients: use 127.0.0.1, or allow it with --allow-remote (allowRemote) in a network that you trust`,
+      { field: 'host', value: host, allowed: 'a loopback address' },
+    )
+  }
+  const port = options.port ?? 7070
+  if (!Number.isInteger(port) || port < 0 || port > 65535) {
+    throw invalidArgument('port', port, 'an integer from 0 to 65535')
+  }
+  const dataDir = options.dataDir ?? defaultDataDir()
+  if (typeof dataDir !== 'string' || dataDir === '') {
+    throw invalidArgument('dataDir', dataDir, 'the path of a directory')
+  }
+  const heartbeatMs = duration('heartbeatMs', options.heartbeatMs ?? 2000, 10, 3_600_000)
+  return {
+    host,
+    port,
+    dataDir: resolve(dataDir),
+    heartbeatMs,
+    nodeTimeoutMs: duration(
+      'nodeTimeoutMs',
+      options.nodeTimeoutMs ?? 3 * heartbeatMs,
+      heartbeatMs + 1,
+      24 * 3_600_000,
+    ),
+    maxLeaseMs: duration('maxLeaseMs', options.maxLeaseMs ?? weekMs, 1000, weekMs),
+  }
+}
+
+function duration(field: string, value: number | string, minimum: number, maximum: number): number {
+  const milliseconds = parseDuration(value, field)
+  if (milliseconds >= minimum && milliseconds <= maximum) return milliseconds
+  throw invalidArgument(field, value, `from ${minimum} ms to ${maximum} ms`)
+}
+
+/** A name other than localhost may resolve to anything, today or tomorrow. */
+function isLoopback(host: string): boolean {
+  if (isIPv4(host)) return host.startsWith('127.')
+  if (isIPv6(host)) return host === '::1'
+  return host === 'localhost'
+}
+
+function defaultDataDir(): string {
+  const state = process.env['XDG_STATE_HOME']
+  // Relative paths in XDG variables are to be ignored.
+  const base = state?.startsWith('/') === true ? state : join(homedir(), '.local', 'state')
+  return join(base, 'rfaas', 'resource-manager')
+}

@@ -1,0 +1,84 @@
+// The resource manager as a library: `rfaas up` and the tests start it in their own process.
+import { mkdirSync } from 'node:fs'
+import { createLogger } from '../../lib/control/log.js'
+import { createServer } from '../../lib/control/server.js'
+import { RfaasError } from '../../lib/errors.js'
+import { firstFit } from '../schedulers/first-fit.js'
+import { openLmdbStore } from '../stores/lmdb.js'
+import type { Store } from '../stores/store.js'
+import { resolveConfig, type ResourceManagerOptions } from './config.js'
+import { loadSigningKeys } from './keys.js'
+import { Manager } from './manager.js'
+import { createMetrics } from './metrics.js'
+import { addLeaseRoutes, addNodeRoutes } from './server.js'
+
+export type { ResourceManagerOptions } from './config.js'
+export { UsageReport } from './server.js'
+
+export interface RunningResourceManager {
+  /** Base URL, with the port that was really bound. */
+  url: string
+  /** Idempotent; leases and their executors go on. */
+  close(): Promise<void>
+}
+
+export async function startResourceManager(
+  options: ResourceManagerOptions = {},
+): Promise<RunningResourceManager> {
+  const config = resolveConfig(options)
+  const logger =
+    options.logger ?? createLogger({ name: 'resource-manager', level: options.logLevel ?? 'info' })
+  createDataDir(config.dataDir)
+  const store = openLmdbStore(config.dataDir)
+  // Whatever fails from here on must give the store back, or the next start would be refused.
+  try {
+    return await serve(store)
+  } catch (error) {
+    await store.close()
+    throw error
+  }
+
+  async function serve(opened: Store): Promise<RunningResourceManager> {
+    const { privateKey, publicKeyPem } = loadSigningKeys(config.dataDir)
+    const { heartbeatMs, nodeTimeoutMs, maxLeaseMs } = config
+    const manager = new Manager({
+      store: opened,
+      privateKey,
+      scheduler: firstFit,
+      logger,
+      heartbeatMs,
+      nodeTimeoutMs,
+      maxLeaseMs,
+    })
+    try {
+      const server = await createServer({ title: 'rfaas resource manager', logger })
+      addLeaseRoutes(server, manager, createMetrics(server.registry, manager))
+      addNodeRoutes(server, manager, { publicKeyPem, heartbeatMs })
+      const url = await server.listen(config.host, config.port)
+      logger.info({ url, dataDir: config.dataDir }, 'resource manager started')
+      let closing: Promise<void> | undefined
+      const close = async (): Promise<void> => {
+        await server.close()
+        manager.stop()
+        await opened.close()
+        logger.info('resource manager stopped')
+      }
+      return { url, close: () => (closing ??= close()) }
+    } catch (error) {
+      manager.stop()
+      throw error
+    }
+  }
+}
+
+function createDataDir(path: string): void {
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o700 })
+  } catch (error) {
+    throw new RfaasError(
+      'ERR_RFAAS_INVALID_ARGUMENT',
+      `dataDir ${path} cannot be created (${(error as Error).message}): choose a directory that this user may write`,
+      { cause: error, field: 'dataDir', value: path },
+    )
+  }
+}

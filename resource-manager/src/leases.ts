@@ -1,0 +1,141 @@
+// Leases: the one table of their states, and the book of all that are not forgotten yet.
+import { randomBytes } from 'node:crypto'
+import type { LeaseState } from '../../lib/control/schemas.js'
+import type { LeaseRecord } from '../stores/store.js'
+
+export type LeaseEvent = 'activate' | 'renew' | 'release' | 'expire' | 'revoke' | 'lose' | 'close'
+
+/** What may happen in which state, and where it leads. What is not here is refused. */
+const transitions: Record<LeaseState, Partial<Record<LeaseEvent, LeaseState>>> = {
+  granted: {
+    activate: 'active',
+    renew: 'granted',
+    release: 'released',
+    expire: 'expired',
+    revoke: 'revoked',
+    lose: 'lost',
+    close: 'closed',
+  },
+  active: {
+    activate: 'active',
+    renew: 'active',
+    release: 'released',
+    expire: 'expired',
+    revoke: 'revoked',
+    lose: 'lost',
+    close: 'closed',
+  },
+  // Over for the client; the node has to confirm. To end once more changes nothing.
+  released: { release: 'released', revoke: 'released', close: 'closed' },
+  expired: { release: 'expired', revoke: 'expired', close: 'closed' },
+  revoked: { release: 'revoked', revoke: 'revoked', close: 'closed' },
+  lost: { release: 'lost', revoke: 'lost', close: 'closed' },
+  closed: { release: 'closed', revoke: 'closed', close: 'closed' },
+}
+
+export function nextState(state: LeaseState, event: LeaseEvent): LeaseState | undefined {
+  return transitions[state][event]
+}
+
+export type LiveState = 'granted' | 'active'
+export type OverState = 'released' | 'expired' | 'revoked' | 'lost'
+
+/** The client may use it. */
+export function isLive(state: LeaseState): state is LiveState {
+  return state === 'granted' || state === 'active'
+}
+
+/** Ended, but the node has not confirmed: its cores are still taken. */
+export function isOver(state: LeaseState): state is OverState {
+  return !isLive(state) && state !== 'closed'
+}
+
+export const leaseStates = Object.keys(transitions) as LeaseState[]
+
+/** `l-` and 80 random bits in base 32: not to be guessed, short enough to be typed. */
+export function newLeaseId(): string {
+  const alphabet = 'abcdefghijklmnopqrstuvwxyz234567'
+  let bits = BigInt(`0x${randomBytes(10).toString('hex')}`)
+  let id = ''
+  for (let digit = 0; digit < 16; digit += 1) {
+    id += alphabet[Number(bits & 31n)]
+    bits >>= 5n
+  }
+  return `l-${id}`
+}
+
+/** Every lease that holds cores, and the most recent closed ones so that they can be looked up. */
+export class LeaseBook {
+  readonly #leases = new Map<string, LeaseRecord>()
+  /** Not closed, by node: what placement and the nodes ask for. */
+  readonly #holding = new Map<string, Map<string, LeaseRecord>>()
+  /** In order of closing. */
+  readonly #closed = new Set<string>()
+  readonly #maxClosed: number
+
+  constructor(maxClosed: number) {
+    this.#maxClosed = maxClosed
+  }
+
+  get(id: string): LeaseRecord | undefined {
+    return this.#leases.get(id)
+  }
+
+  all(): Iterable<LeaseRecord> {
+    return this.#leases.values()
+  }
+
+  /** Leases that hold cores of a node, over ones included. */
+  holding(node: string): Iterable<LeaseRecord> {
+    return this.#holding.get(node)?.values() ?? []
+  }
+
+  /** Live leases whose time has come. */
+  due(nowMs: number): LeaseRecord[] {
+    const due: LeaseRecord[] = []
+    for (const leases of this.#holding.values()) {
+      for (const lease of leases.values()) {
+        if (isLive(lease.state) && lease.expiresAtMs <= nowMs) due.push(lease)
+      }
+    }
+    return due
+  }
+
+  /** When the next live lease expires. */
+  nextExpiryMs(): number | undefined {
+    let next: number | undefined
+    for (const leases of this.#holding.values()) {
+      for (const { state, expiresAtMs } of leases.values()) {
+        if (isLive(state) && (next === undefined || expiresAtMs < next)) next = expiresAtMs
+      }
+    }
+    return next
+  }
+
+  countByState(): Map<LeaseState, number> {
+    const counts = new Map(leaseStates.map((state) => [state, 0]))
+    for (const { state } of this.#leases.values()) counts.set(state, (counts.get(state) ?? 0) + 1)
+    return counts
+  }
+
+  /** Adds or replaces; returns the ids of closed leases that are forgotten in exchange. */
+  put(lease: LeaseRecord): string[] {
+    this.#leases.set(lease.id, lease)
+    let held = this.#holding.get(lease.node)
+    if (lease.state !== 'closed') {
+      if (held === undefined) this.#holding.set(lease.node, (held = new Map()))
+      held.set(lease.id, lease)
+      return []
+    }
+    held?.delete(lease.id)
+    this.#closed.add(lease.id)
+    const forgotten: string[] = []
+    for (const id of this.#closed) {
+      if (this.#closed.size <= this.#maxClosed) break
+      this.#closed.delete(id)
+      this.#leases.delete(id)
+      forgotten.push(id)
+    }
+    return forgotten
+  }
+}

@@ -1,0 +1,434 @@
+// The resource manager's decisions. Each is made in memory within one turn of the event loop, so
+// that two requests can never be granted the same core; it is answered once the store has it on disk.
+import type { KeyObject } from 'node:crypto'
+import type {
+  HeartbeatReply,
+  LeaseClosed,
+  LeaseGrant,
+  LeaseInfo,
+  LeaseRequest,
+  NodeHeartbeat,
+  NodeInfo,
+  NodeRegistration,
+} from '../../lib/control/schemas.js'
+import type { Logger } from '../../lib/control/log.js'
+import type { EventStream } from '../../lib/control/server.js'
+import { signToken } from '../../lib/control/token.js'
+import { RfaasError, invalidArgument } from '../../lib/errors.js'
+import { formatBytes } from '../../lib/units.js'
+import type { Candidate, Scheduler } from '../schedulers/first-fit.js'
+import type { Changes, EndReason, LeaseRecord, Store } from '../stores/store.js'
+import { Ledger, ledgerEntry, type TenantUsage } from './ledger.js'
+import { LeaseBook, isLive, isOver, newLeaseId, nextState, type LeaseEvent } from './leases.js'
+import { NodeTable } from './nodes.js'
+
+/** The only tenant until there are API keys. */
+const tenant = 'default'
+const rememberedClosedLeases = 1000
+// A node's clock and ours differ a little: a lease that it ends this shortly before its expiry by our
+// clock has expired.
+const clockSkewMs = 1000
+
+export interface ManagerOptions {
+  store: Store
+  privateKey: KeyObject
+  scheduler: Scheduler
+  logger: Logger
+  heartbeatMs: number
+  nodeTimeoutMs: number
+  maxLeaseMs: number
+}
+
+export class Manager {
+  readonly #options: ManagerOptions
+  readonly #logger: Logger
+  readonly #leases = new LeaseBook(rememberedClosedLeases)
+  readonly #nodes: NodeTable
+  readonly #ledger = new Ledger()
+  readonly #watch: NodeJS.Timeout
+  #expiry: NodeJS.Timeout | undefined
+  #epoch = 0
+  #stopped = false
+
+  constructor(options: ManagerOptions) {
+    this.#options = options
+    this.#logger = options.logger
+    this.#nodes = new NodeTable(options.nodeTimeoutMs)
+    const { epoch, leases, nodes, ledger } = options.store.load()
+    this.#epoch = epoch
+    for (const node of nodes) this.#nodes.restore(node)
+    for (const lease of leases) {
+      this.#epoch = Math.max(this.#epoch, lease.epoch)
+      this.#leases.put(lease)
+    }
+    for (const entry of ledger) this.#ledger.add(entry)
+    this.#watch = setInterval(() => this.#findLostNodes(), options.heartbeatMs).unref()
+    this.#expireDue()
+  }
+
+  /** Ends the timers; the store is closed by whoever opened it. */
+  stop(): void {
+    this.#stopped = true
+    clearInterval(this.#watch)
+    clearTimeout(this.#expiry)
+  }
+
+  // ── clients ─────────────────────────────────────────────────────────────────────────────────
+
+  async grant(request: LeaseRequest): Promise<LeaseGrant> {
+    this.#checkDuration(request.durationMs)
+    this.#expireDue()
+    this.#findLostNodes()
+    if (request.node !== undefined) this.#requireNode(request.node)
+    const holding = (node: string): Iterable<LeaseRecord> => this.#leases.holding(node)
+    const candidates = this.#nodes.candidates(holding, request.node)
+    const placement = this.#options.scheduler(request, candidates)
+    if (placement === undefined) throw this.#noCapacity(request, candidates)
+
+    const nowMs = Date.now()
+    const lease: LeaseRecord = {
+      id: newLeaseId(),
+      state: 'granted',
+      tenant,
+      node: placement.node,
+      cores: placement.cores,
+      memoryBytes: request.memoryBytes,
+      epoch: this.#nextEpoch(),
+      grantedAtMs: nowMs,
+      expiresAtMs: nowMs + request.durationMs,
+    }
+    await this.#change({ leases: [lease], epoch: lease.epoch })
+    this.#logger.info({ lease: lease.id, node: lease.node, cores: lease.cores }, 'lease granted')
+    return this.#grantOf(lease)
+  }
+
+  async renew(id: string, durationMs: number): Promise<LeaseGrant> {
+    this.#checkDuration(durationMs)
+    this.#expireDue()
+    const current = this.#requireLease(id)
+    const lease: LeaseRecord = {
+      ...current,
+      state: this.#next(current, 'renew'),
+      epoch: this.#nextEpoch(),
+      expiresAtMs: Math.max(current.expiresAtMs, Date.now() + durationMs),
+    }
+    await this.#change({ leases: [lease], epoch: lease.epoch })
+    return this.#grantOf(lease)
+  }
+
+  async release(id: string): Promise<void> {
+    this.#expireDue()
+    await this.#end([this.#requireLease(id)], 'release')
+  }
+
+  async revoke(id: string): Promise<void> {
+    this.#expireDue()
+    await this.#end([this.#requireLease(id)], 'revoke')
+  }
+
+  lease(id: string): LeaseInfo {
+    this.#expireDue()
+    return this.#infoOf(this.#requireLease(id))
+  }
+
+  leases(): LeaseInfo[] {
+    this.#expireDue()
+    return Array.from(this.#leases.all(), (lease) => this.#infoOf(lease))
+  }
+
+  nodes(): NodeInfo[] {
+    this.#findLostNodes()
+    return this.#nodes.list((node) => this.#leases.holding(node))
+  }
+
+  usage(): TenantUsage[] {
+    return this.#ledger.usage()
+  }
+
+  countLeases(): Map<string, number> {
+    this.#expireDue()
+    return this.#leases.countByState()
+  }
+
+  countNodes(): { up: number; lost: number } {
+    this.#findLostNodes()
+    return this.#nodes.countByState()
+  }
+
+  // ── nodes ───────────────────────────────────────────────────────────────────────────────────
+
+  /** Adopts the node's own account of what runs on it. Returns what it has to end and confirm. */
+  async register(registration: NodeRegistration): Promise<string[]> {
+    this.#findLostNodes()
+    this.#expireDue()
+    this.#nodes.examine(registration)
+    const { name } = registration
+    const nowMs = Date.now()
+    const reported = new Set(registration.leases)
+    const held = [...this.#leases.holding(name)]
+    const node = this.#nodes.register(registration, nowMs)
+    const misfits = this.#misfits(held, registration)
+    const settled: LeaseRecord[] = []
+    const lost: LeaseRecord[] = []
+    for (const lease of held) {
+      const gone = !reported.has(lease.id)
+      // A lease that never had an executor is not in the node's list, and still good.
+      const ended =
+        isLive(lease.state) && (misfits.has(lease.id) || (gone && lease.state === 'active'))
+      if (gone && (ended || isOver(lease.state))) settled.push(lease)
+      else if (ended) lost.push(lease)
+    }
+    const closing = settled.map((lease) => this.#closing(lease, undefined, nowMs))
+    const losing = lost.map((lease) => ({ ...lease, state: this.#next(lease, 'lose') }))
+    await this.#change({
+      nodes: [node],
+      leases: [...closing.map(({ lease }) => lease), ...losing],
+      ledger: closing.map(({ entry }) => entry),
+    })
+    this.#logger.info({ node: name, url: node.url, cores: node.cores.length }, 'node registered')
+    return this.#endsFor(name, registration.leases)
+  }
+
+  /** False when the node has to register first. */
+  heartbeat(name: string, { leases }: NodeHeartbeat): HeartbeatReply {
+    this.#findLostNodes()
+    if (!this.#nodes.heard(name, Date.now())) {
+      throw new RfaasError(
+        'ERR_RFAAS_NOT_FOUND',
+        `node ${name} is not registered, or was lost: register it`,
+        { status: 404, field: 'name', value: name },
+      )
+    }
+    this.#expireDue()
+    return { end: this.#endsFor(name, leases) }
+  }
+
+  attach(name: string, open: () => EventStream): void {
+    this.#requireNode(name)
+    const stream = open()
+    this.#nodes.attach(name, stream)
+    // What ended while nobody listened.
+    for (const lease of this.#leases.holding(name)) this.#tell(lease)
+  }
+
+  async activate(name: string, id: string): Promise<void> {
+    this.#nodes.heard(name, Date.now())
+    this.#expireDue()
+    const lease = this.#requireLeaseOn(name, id)
+    const state = this.#next(lease, 'activate')
+    if (state === lease.state) await this.#options.store.settled()
+    else await this.#change({ leases: [{ ...lease, state }] })
+  }
+
+  async closed(name: string, id: string, measured: LeaseClosed): Promise<void> {
+    this.#nodes.heard(name, Date.now())
+    this.#expireDue()
+    const current = this.#requireLeaseOn(name, id)
+    if (current.state === 'closed') {
+      // Said before, perhaps a moment ago: it is billed once, and answered when that is on disk.
+      await this.#options.store.settled()
+      return
+    }
+    const { lease, entry } = this.#closing(current, measured, Date.now())
+    await this.#change({ leases: [lease], ledger: [entry] })
+    this.#logger.info({ lease: id, node: name, reason: entry.reason }, 'lease closed')
+  }
+
+  // ── inside ──────────────────────────────────────────────────────────────────────────────────
+
+  /** Memory now, disk before the promise resolves. The only place where either changes. */
+  async #change(changes: Changes): Promise<void> {
+    const removedLeases = (changes.leases ?? []).flatMap((lease) => this.#leases.put(lease))
+    for (const entry of changes.ledger ?? []) this.#ledger.add(entry)
+    this.#armExpiry()
+    await this.#options.store.commit({ ...changes, removedLeases })
+  }
+
+  async #end(leases: readonly LeaseRecord[], event: LeaseEvent): Promise<void> {
+    const ended: LeaseRecord[] = []
+    for (const lease of leases) {
+      const state = this.#next(lease, event)
+      if (state !== lease.state) ended.push({ ...lease, state })
+    }
+    if (ended.length === 0) {
+      await this.#options.store.settled()
+      return
+    }
+    await this.#change({ leases: ended })
+    for (const lease of ended) {
+      this.#logger.info({ lease: lease.id, node: lease.node, state: lease.state }, 'lease ended')
+      // It may have been closed meanwhile.
+      const current = this.#leases.get(lease.id)
+      if (current !== undefined) this.#tell(current)
+    }
+  }
+
+  #tell({ id, node, state }: LeaseRecord): void {
+    if (isOver(state)) this.#nodes.tell(node, { lease: id, reason: state })
+  }
+
+  #expireDue(): void {
+    if (this.#stopped) return
+    const due = this.#leases.due(Date.now())
+    if (due.length === 0) {
+      this.#armExpiry()
+      return
+    }
+    // Nobody waits for it: should the store fail, the time of expiry is on disk all the same.
+    this.#end(due, 'expire').catch((error: unknown) => {
+      this.#logger.error({ err: error }, 'the expiry of leases could not be stored')
+    })
+  }
+
+  #armExpiry(): void {
+    clearTimeout(this.#expiry)
+    const next = this.#leases.nextExpiryMs()
+    if (next === undefined || this.#stopped) return
+    // Timers follow the monotonic clock: a look every minute notices when the wall clock was set.
+    const delayMs = Math.min(Math.max(next - Date.now(), 0), 60_000)
+    this.#expiry = setTimeout(() => this.#expireDue(), delayMs).unref()
+  }
+
+  #findLostNodes(): void {
+    for (const node of this.#nodes.markLost()) {
+      this.#logger.warn({ node }, 'node lost: no heartbeat; its leases go on until they expire')
+    }
+  }
+
+  #closing(
+    lease: LeaseRecord,
+    measured: LeaseClosed | undefined,
+    nowMs: number,
+  ): { lease: LeaseRecord; entry: ReturnType<typeof ledgerEntry> } {
+    let reason: EndReason = 'node'
+    if (isOver(lease.state)) reason = lease.state
+    else if (lease.expiresAtMs - nowMs <= clockSkewMs) reason = 'expired'
+    else if (measured === undefined) reason = 'lost'
+    // Without a measurement the cores were held until now, but not beyond the lease.
+    const heldMs = Math.max(0, Math.min(nowMs, lease.expiresAtMs) - lease.grantedAtMs)
+    return {
+      lease: { ...lease, state: this.#next(lease, 'close') },
+      entry: ledgerEntry(lease, measured ?? { heldMs, cpuMs: 0 }, nowMs, reason),
+    }
+  }
+
+  /** Live leases that a node which came back smaller cannot hold any more; oldest keep their place. */
+  #misfits(held: readonly LeaseRecord[], registration: NodeRegistration): Set<string> {
+    const cores = new Set(registration.cores)
+    let memoryBytes = registration.memoryBytes
+    const misfits = new Set<string>()
+    for (const lease of held) {
+      if (!isLive(lease.state)) continue
+      if (lease.memoryBytes > memoryBytes || lease.cores.some((core) => !cores.has(core))) {
+        misfits.add(lease.id)
+      } else {
+        memoryBytes -= lease.memoryBytes
+      }
+    }
+    return misfits
+  }
+
+  /** What a node has to end: its leases that are over, and whatever it runs without a live lease. */
+  #endsFor(name: string, reported: readonly string[]): string[] {
+    const end = new Set<string>()
+    for (const lease of this.#leases.holding(name)) if (isOver(lease.state)) end.add(lease.id)
+    for (const id of reported) {
+      const lease = this.#leases.get(id)
+      if (lease === undefined || lease.node !== name || !isLive(lease.state)) end.add(id)
+    }
+    return [...end]
+  }
+
+  #next(lease: LeaseRecord, event: LeaseEvent): LeaseRecord['state'] {
+    const state = nextState(lease.state, event)
+    if (state !== undefined) return state
+    const at = new Date(lease.expiresAtMs).toISOString()
+    const how = lease.state === 'expired' ? `expired at ${at}` : `is ${lease.state}`
+    throw new RfaasError('ERR_RFAAS_LEASE_ENDED', `lease ${lease.id} ${how}: request a new one`, {
+      status: 409,
+    })
+  }
+
+  #nextEpoch(): number {
+    this.#epoch += 1
+    return this.#epoch
+  }
+
+  #checkDuration(durationMs: number): void {
+    const { maxLeaseMs } = this.#options
+    if (durationMs <= maxLeaseMs) return
+    throw invalidArgument('durationMs', durationMs, `an integer from 1000 to ${maxLeaseMs}`)
+  }
+
+  #requireLease(id: string): LeaseRecord {
+    const lease = this.#leases.get(id)
+    if (lease !== undefined) return lease
+    throw new RfaasError('ERR_RFAAS_NOT_FOUND', `there is no lease ${id}, or it ended long ago`, {
+      status: 404,
+      field: 'id',
+    })
+  }
+
+  #requireLeaseOn(node: string, id: string): LeaseRecord {
+    this.#requireNode(node)
+    const lease = this.#requireLease(id)
+    if (lease.node === node) return lease
+    throw new RfaasError('ERR_RFAAS_NOT_FOUND', `lease ${id} is not on node ${node}`, {
+      status: 404,
+      field: 'id',
+    })
+  }
+
+  #requireNode(name: string): void {
+    if (this.#nodes.get(name) !== undefined) return
+    throw new RfaasError(
+      'ERR_RFAAS_NOT_FOUND',
+      `there is no node ${name}: GET /v1/nodes lists the registered ones`,
+      { status: 404, field: 'node' },
+    )
+  }
+
+  #noCapacity(request: LeaseRequest, candidates: readonly Candidate[]): RfaasError {
+    const shown = candidates
+      .slice(0, 8)
+      .map(
+        ({ name, freeCores, freeMemoryBytes }) =>
+          `${name} has ${freeCores.length} cores and ${formatBytes(freeMemoryBytes)} free`,
+      )
+    if (candidates.length > 8) shown.push(`${candidates.length - 8} more nodes have no room either`)
+    if (shown.length === 0) {
+      const { lost } = this.#nodes.countByState()
+      shown.push(lost === 0 ? 'no node is registered' : `no node is up, ${lost} lost`)
+    }
+    const wanted = `${request.cores} free ${request.cores === 1 ? 'core' : 'cores'} and ${formatBytes(request.memoryBytes)}`
+    return new RfaasError('ERR_RFAAS_NO_CAPACITY', `no node has ${wanted}: ${shown.join('; ')}`, {
+      status: 409,
+    })
+  }
+
+  #grantOf(lease: LeaseRecord): LeaseGrant {
+    const { id, node, cores, memoryBytes, epoch, expiresAtMs } = lease
+    const claims = { lease: id, tenant: lease.tenant, node, cores, memoryBytes, epoch, expiresAtMs }
+    return { lease: this.#infoOf(lease), token: signToken(claims, this.#options.privateKey) }
+  }
+
+  #infoOf(lease: LeaseRecord): LeaseInfo {
+    const node = this.#nodes.get(lease.node)
+    if (node === undefined) {
+      throw new RfaasError('ERR_RFAAS_INTERNAL', `lease ${lease.id} is on an unknown node`)
+    }
+    const { id, state, cores, memoryBytes, epoch } = lease
+    return {
+      id,
+      state,
+      tenant: lease.tenant,
+      node: lease.node,
+      executorManager: node.url,
+      cores,
+      memoryBytes,
+      epoch,
+      grantedAt: new Date(lease.grantedAtMs).toISOString(),
+      expiresAt: new Date(lease.expiresAtMs).toISOString(),
+    }
+  }
+}

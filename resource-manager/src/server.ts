@@ -1,0 +1,205 @@
+// The resource manager's routes: messages in, decisions of the manager out.
+import { Type } from 'typebox'
+import {
+  HeartbeatReply,
+  LeaseClosed,
+  LeaseGrant,
+  LeaseInfo,
+  LeaseList,
+  LeaseRequest,
+  NodeHeartbeat,
+  NodeList,
+  NodeRegistration,
+  NodeWelcome,
+  RenewRequest,
+} from '../../lib/control/schemas.js'
+import type { ControlServer } from '../../lib/control/server.js'
+import { RfaasError } from '../../lib/errors.js'
+import type { Manager } from './manager.js'
+import type { ManagerMetrics } from './metrics.js'
+
+const identifier = Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$' })
+const LeasePath = Type.Object({ id: identifier })
+const NodePath = Type.Object({ name: identifier })
+const NodeLeasePath = Type.Object({ name: identifier, id: identifier })
+const Done = { 204: Type.Null({ description: 'done' }) }
+
+export const UsageReport = Type.Object({
+  tenants: Type.Array(
+    Type.Object({
+      tenant: Type.String(),
+      leases: Type.Integer(),
+      heldMs: Type.Integer(),
+      cpuMs: Type.Integer(),
+      coreMs: Type.Number(),
+      memoryByteMs: Type.Number(),
+    }),
+  ),
+})
+
+export interface NodeTerms {
+  publicKeyPem: string
+  heartbeatMs: number
+}
+
+export function addLeaseRoutes(
+  { app }: ControlServer,
+  manager: Manager,
+  metrics: ManagerMetrics,
+): void {
+  app.post(
+    '/v1/leases',
+    {
+      schema: {
+        summary: 'Request a lease: cores and memory on one node for a bounded time',
+        body: LeaseRequest,
+        response: { 201: LeaseGrant },
+      },
+    },
+    async (request, reply) => {
+      const timer = metrics.grantDuration.startTimer()
+      try {
+        const grant = await manager.grant(request.body)
+        timer()
+        metrics.grants.inc()
+        return reply.status(201).send(grant)
+      } catch (error) {
+        const code = error instanceof RfaasError ? error.code : 'ERR_RFAAS_INTERNAL'
+        metrics.refusals.inc({ code })
+        throw error
+      }
+    },
+  )
+  app.get(
+    '/v1/leases',
+    {
+      schema: {
+        summary: 'All leases that hold cores, and recently closed ones',
+        response: { 200: LeaseList },
+      },
+    },
+    () => ({ leases: manager.leases() }),
+  )
+  app.get(
+    '/v1/leases/:id',
+    { schema: { summary: 'One lease', params: LeasePath, response: { 200: LeaseInfo } } },
+    (request) => manager.lease(request.params.id),
+  )
+  app.post(
+    '/v1/leases/:id/renew',
+    {
+      schema: {
+        summary: 'Let a lease last for so long from now, never shorter than it would',
+        params: LeasePath,
+        body: RenewRequest,
+        response: { 200: LeaseGrant },
+      },
+    },
+    (request) => manager.renew(request.params.id, request.body.durationMs),
+  )
+  app.delete(
+    '/v1/leases/:id',
+    { schema: { summary: 'Release a lease (idempotent)', params: LeasePath, response: Done } },
+    async (request, reply) => {
+      await manager.release(request.params.id)
+      return reply.status(204).send(null)
+    },
+  )
+  app.post(
+    '/v1/leases/:id/revoke',
+    {
+      schema: {
+        summary: "Take a lease back on the operator's behalf (idempotent)",
+        params: LeasePath,
+        response: Done,
+      },
+    },
+    async (request, reply) => {
+      await manager.revoke(request.params.id)
+      return reply.status(204).send(null)
+    },
+  )
+  app.get(
+    '/v1/usage',
+    {
+      schema: {
+        summary: 'What the closed leases of every tenant used',
+        response: { 200: UsageReport },
+      },
+    },
+    () => ({ tenants: manager.usage() }),
+  )
+}
+
+export function addNodeRoutes(server: ControlServer, manager: Manager, terms: NodeTerms): void {
+  const { app } = server
+  app.post(
+    '/v1/nodes',
+    {
+      schema: {
+        summary: 'Register a node, or register it again with what runs on it',
+        body: NodeRegistration,
+        response: { 200: NodeWelcome },
+      },
+    },
+    async (request) => ({
+      publicKey: terms.publicKeyPem,
+      heartbeatMs: terms.heartbeatMs,
+      end: await manager.register(request.body),
+    }),
+  )
+  app.get('/v1/nodes', { schema: { summary: 'All nodes', response: { 200: NodeList } } }, () => ({
+    nodes: manager.nodes(),
+  }))
+  app.post(
+    '/v1/nodes/:name/heartbeat',
+    {
+      schema: {
+        summary: 'A sign of life; 404 asks the node to register again',
+        params: NodePath,
+        body: NodeHeartbeat,
+        response: { 200: HeartbeatReply },
+      },
+    },
+    (request) => manager.heartbeat(request.params.name, request.body),
+  )
+  app.get(
+    '/v1/nodes/:name/events',
+    {
+      schema: {
+        summary: 'Server-sent events to a node: `end` with the lease to end and why',
+        params: NodePath,
+      },
+    },
+    (request, reply) => manager.attach(request.params.name, () => server.eventStream(reply)),
+  )
+  app.post(
+    '/v1/nodes/:name/leases/:id/active',
+    {
+      schema: {
+        summary: 'The node runs an executor for the lease (idempotent)',
+        params: NodeLeasePath,
+        response: Done,
+      },
+    },
+    async (request, reply) => {
+      await manager.activate(request.params.name, request.params.id)
+      return reply.status(204).send(null)
+    },
+  )
+  app.post(
+    '/v1/nodes/:name/leases/:id/closed',
+    {
+      schema: {
+        summary: 'The node has ended the lease; its cores are free again (idempotent)',
+        params: NodeLeasePath,
+        body: LeaseClosed,
+        response: Done,
+      },
+    },
+    async (request, reply) => {
+      await manager.closed(request.params.name, request.params.id, request.body)
+      return reply.status(204).send(null)
+    },
+  )
+}

@@ -1,0 +1,210 @@
+// The default store: LMDB in the data directory. Values are JSON text, keys are `<kind>/<id>`.
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { open, type RootDatabase } from 'lmdb'
+import { Type, type Static, type TSchema } from 'typebox'
+import { inspect } from '../../lib/control/check.js'
+import { RfaasError } from '../../lib/errors.js'
+import {
+  LeaseRecord,
+  LedgerEntry,
+  NodeRecord,
+  type Changes,
+  type Snapshot,
+  type Store,
+} from './store.js'
+
+const formatVersion = 1
+
+const Version = Type.Integer({ minimum: 1 })
+const Epoch = Type.Integer({ minimum: 0 })
+/** The process that has the store open. A process id is reused, its start time in this boot is not. */
+const Owner = Type.Object({ pid: Type.Integer(), startTicks: Type.String(), bootId: Type.String() })
+type Owner = Static<typeof Owner>
+
+const keys = { version: 'meta/version', epoch: 'meta/epoch', owner: 'meta/owner' }
+
+export function openLmdbStore(dataDir: string): Store {
+  return new LmdbStore(dataDir)
+}
+
+class LmdbStore implements Store {
+  readonly #db: RootDatabase<string, string>
+  readonly #path: string
+  #last: Promise<void> = Promise.resolve()
+  #failure: RfaasError | undefined
+  #closed = false
+
+  constructor(dataDir: string) {
+    this.#path = join(dataDir, 'state.mdb')
+    try {
+      this.#db = open<string, string>({
+        path: this.#path,
+        noSubdir: true,
+        encoding: 'string',
+        // A commit that is reported is on disk.
+        overlappingSync: false,
+      })
+    } catch (error) {
+      throw this.#damaged(`cannot be opened as a database (${messageOf(error)})`, error)
+    }
+    try {
+      this.#takeOwnership(dataDir)
+      this.#checkVersion()
+    } catch (error) {
+      void this.#db.close()
+      throw error
+    }
+  }
+
+  load(): Snapshot {
+    return {
+      epoch: this.#read(keys.epoch, Epoch) ?? 0,
+      leases: [...this.#all('lease', LeaseRecord, (lease) => lease.id)],
+      nodes: [...this.#all('node', NodeRecord, (node) => node.name)],
+      ledger: this.#all('ledger', LedgerEntry, (entry) => entry.lease),
+    }
+  }
+
+  commit(changes: Changes): Promise<void> {
+    if (this.#failure !== undefined) return Promise.reject(this.#failure)
+    const puts: [string, string][] = []
+    const put = (key: string, value: unknown): unknown => puts.push([key, JSON.stringify(value)])
+    if (changes.epoch !== undefined) put(keys.epoch, changes.epoch)
+    for (const lease of changes.leases ?? []) put(`lease/${lease.id}`, lease)
+    for (const node of changes.nodes ?? []) put(`node/${node.name}`, node)
+    for (const entry of changes.ledger ?? []) put(`ledger/${entry.lease}`, entry)
+    const removed = changes.removedLeases ?? []
+
+    // LMDB gathers the transactions of one turn into one flush: parallel requests share its cost.
+    const written = this.#db
+      .transaction(() => {
+        for (const [key, value] of puts) void this.#db.put(key, value)
+        for (const id of removed) void this.#db.remove(`lease/${id}`)
+      })
+      .then(
+        () => undefined,
+        (error: unknown) => {
+          this.#failure ??= new RfaasError(
+            'ERR_RFAAS_UNAVAILABLE',
+            `the store ${this.#path} could not be written (${messageOf(error)}): free or repair its disk, then restart the resource manager`,
+            { cause: error },
+          )
+          throw this.#failure
+        },
+      )
+    // A later commit is durable only when the earlier ones are.
+    const ordered = Promise.all([this.#last, written]).then(() => undefined)
+    // Who asked learns of the failure through `ordered`; the chain itself must not be "unhandled".
+    ordered.catch(() => undefined)
+    this.#last = ordered
+    return ordered
+  }
+
+  settled(): Promise<void> {
+    return this.#last
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return
+    this.#closed = true
+    await this.#last.catch(() => undefined)
+    this.#db.transactionSync(() => this.#db.removeSync(keys.owner))
+    await this.#db.close()
+  }
+
+  /** Two managers on one store would grant the same cores. LMDB's writer lock spans processes, so
+   * reading the owner and becoming it is one step. */
+  #takeOwnership(dataDir: string): void {
+    const holder = this.#db.transactionSync((): Owner | undefined => {
+      const current = this.#read(keys.owner, Owner)
+      if (current !== undefined && isRunning(current)) return current
+      this.#db.putSync(keys.owner, JSON.stringify(thisProcess()))
+      return undefined
+    })
+    if (holder === undefined) return
+    throw new RfaasError(
+      'ERR_RFAAS_UNAVAILABLE',
+      `the data directory ${dataDir} is in use by the resource manager with process id ${holder.pid}: stop it or choose another directory`,
+      { field: 'dataDir', value: dataDir },
+    )
+  }
+
+  #checkVersion(): void {
+    const version = this.#read(keys.version, Version)
+    if (version === formatVersion) return
+    if (version !== undefined) {
+      this.#db.transactionSync(() => this.#db.removeSync(keys.owner))
+      throw this.#damaged(
+        `has format ${version}, this version of rfaas reads format ${formatVersion}`,
+      )
+    }
+    this.#db.putSync(keys.version, JSON.stringify(formatVersion))
+  }
+
+  *#all<S extends TSchema>(
+    kind: string,
+    schema: S,
+    idOf: (record: Static<S>) => string,
+  ): Generator<Static<S>> {
+    // '0' is the character after '/'.
+    for (const { key } of this.#db.getRange({ start: `${kind}/`, end: `${kind}0` })) {
+      const record = this.#read(key, schema)
+      if (record === undefined) continue
+      const id = idOf(record)
+      if (`${kind}/${id}` !== key) throw this.#damaged(`record ${key} is that of ${id}`)
+      yield record
+    }
+  }
+
+  #read<S extends TSchema>(key: string, schema: S): Static<S> | undefined {
+    const text = this.#db.get(key)
+    if (text === undefined) return undefined
+    let value: unknown
+    try {
+      value = JSON.parse(text)
+    } catch (error) {
+      throw this.#damaged(`record ${key} is not JSON`, error)
+    }
+    const finding = inspect(schema, value, 'it')
+    if (finding !== undefined) throw this.#damaged(`record ${key}: ${finding.message}`)
+    return value as Static<S>
+  }
+
+  #damaged(what: string, cause?: unknown): RfaasError {
+    return new RfaasError(
+      'ERR_RFAAS_INTERNAL',
+      `the store ${this.#path} is damaged: ${what}. Restore it from a backup, or start with an empty data directory after all executors have ended`,
+      cause === undefined ? {} : { cause },
+    )
+  }
+}
+
+function thisProcess(): Owner {
+  return { pid: process.pid, startTicks: startTicks(process.pid) ?? '', bootId: bootId() }
+}
+
+function isRunning(owner: Owner): boolean {
+  return owner.bootId === bootId() && startTicks(owner.pid) === owner.startTicks
+}
+
+function bootId(): string {
+  return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
+}
+
+/** Field 22 of /proc/<pid>/stat; undefined when there is no such process, or only its zombie. */
+function startTicks(pid: number): string | undefined {
+  let stat: string
+  try {
+    stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+  } catch {
+    return undefined
+  }
+  // The second field is the program's name in parentheses and may itself contain any of both.
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return fields[0] === 'Z' ? undefined : fields[19]
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}

@@ -1,0 +1,217 @@
+// What the tests of the resource manager share: a manager on a free port with a directory of its own,
+// a client, and a node that speaks the protocol over HTTP.
+import { spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import {
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join, resolve } from 'node:path'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+import ts from 'typescript'
+import { events, request } from '../../lib/control/http.js'
+import { createLogger } from '../../lib/control/log.js'
+import {
+  HeartbeatReply,
+  LeaseGrant,
+  LeaseInfo,
+  NodeList,
+  NodeWelcome,
+  type EndEvent,
+  type LeaseRequest,
+  type NodeInfo,
+  type NodeRegistration,
+} from '../../lib/control/schemas.js'
+import {
+  startResourceManager,
+  UsageReport,
+  type ResourceManagerOptions,
+  type RunningResourceManager,
+} from '../../resource-manager/src/index.js'
+
+export const MiB = 2 ** 20
+const cleanups: (() => void | Promise<void>)[] = []
+
+/** For afterEach: undoes everything in reverse order. */
+export async function cleanUp(): Promise<void> {
+  for (const undo of cleanups.splice(0).reverse()) await undo()
+}
+
+export function temporaryDirectory(): string {
+  const path = mkdtempSync(join(tmpdir(), 'rfaas-rm-'))
+  cleanups.push(() => rmSync(path, { recursive: true, force: true }))
+  return path
+}
+
+export async function startManager(
+  options: ResourceManagerOptions = {},
+): Promise<RunningResourceManager> {
+  const manager = await startResourceManager({
+    port: 0,
+    dataDir: options.dataDir ?? temporaryDirectory(),
+    logger: createLogger({ name: 'resource-manager', level: 'silent' }),
+    ...options,
+  })
+  cleanups.push(() => manager.close())
+  return manager
+}
+
+export const small: LeaseRequest = { cores: 1, memoryBytes: MiB, durationMs: 60_000 }
+
+export function grant(url: string, wanted: Partial<LeaseRequest> = {}): Promise<LeaseGrant> {
+  const body = { ...small, ...wanted }
+  return request(`${url}/v1/leases`, { method: 'POST', body, schema: LeaseGrant })
+}
+
+export function renew(url: string, id: string, durationMs: number): Promise<LeaseGrant> {
+  const body = { durationMs }
+  return request(`${url}/v1/leases/${id}/renew`, { method: 'POST', body, schema: LeaseGrant })
+}
+
+export function release(url: string, id: string): Promise<void> {
+  return request(`${url}/v1/leases/${id}`, { method: 'DELETE' })
+}
+
+export function lease(url: string, id: string): Promise<LeaseInfo> {
+  return request(`${url}/v1/leases/${id}`, { schema: LeaseInfo })
+}
+
+export async function usage(url: string): Promise<UsageReportTenant | undefined> {
+  const report = await request(`${url}/v1/usage`, { schema: UsageReport })
+  return report.tenants.find(({ tenant }) => tenant === 'default')
+}
+type UsageReportTenant = Awaited<ReturnType<typeof request<typeof UsageReport>>>['tenants'][number]
+
+export async function nodeInfo(url: string, name: string): Promise<NodeInfo | undefined> {
+  const { nodes } = await request(`${url}/v1/nodes`, { schema: NodeList })
+  return nodes.find((node) => node.name === name)
+}
+
+/** Speaks for a node; what it reports is up to the test. */
+export class NodeClient {
+  readonly registration: NodeRegistration
+  /** `end` events in order of arrival. */
+  readonly ends: EndEvent[] = []
+  #url: string
+  #reading = new AbortController()
+
+  constructor(url: string, registration: Partial<NodeRegistration> = {}) {
+    this.#url = url
+    this.registration = {
+      name: 'node-a',
+      url: 'http://127.0.0.1:7071',
+      cores: [0, 1, 2, 3],
+      memoryBytes: 1024 * MiB,
+      providers: [{ name: 'shm', available: true, reason: '' }],
+      hostId: 'host-a',
+      leases: [],
+      ...registration,
+    }
+    cleanups.push(() => this.#reading.abort())
+  }
+
+  moveTo(url: string): void {
+    this.#url = url
+  }
+
+  register(changed: Partial<NodeRegistration> = {}): Promise<NodeWelcome> {
+    const body = { ...this.registration, ...changed }
+    return request(`${this.#url}/v1/nodes`, { method: 'POST', body, schema: NodeWelcome })
+  }
+
+  async heartbeat(leases: string[] = []): Promise<string[]> {
+    const url = `${this.#path}/heartbeat`
+    const reply = await request(url, { method: 'POST', body: { leases }, schema: HeartbeatReply })
+    return reply.end
+  }
+
+  active(id: string): Promise<void> {
+    return request(`${this.#path}/leases/${id}/active`, { method: 'POST' })
+  }
+
+  closed(id: string, heldMs = 0, cpuMs = 0): Promise<void> {
+    const body = { heldMs, cpuMs }
+    return request(`${this.#path}/leases/${id}/closed`, { method: 'POST', body })
+  }
+
+  /** Reads the event stream until the test ends; `ends` fills. */
+  listen(): void {
+    void (async () => {
+      for await (const { event, data } of events(`${this.#path}/events`, {
+        signal: this.#reading.signal,
+      })) {
+        if (event === 'end') this.ends.push(data as EndEvent)
+      }
+    })().catch(() => undefined)
+  }
+
+  get #path(): string {
+    return `${this.#url}/v1/nodes/${this.registration.name}`
+  }
+}
+
+export async function registeredNode(
+  url: string,
+  registration: Partial<NodeRegistration> = {},
+): Promise<NodeClient> {
+  const node = new NodeClient(url, registration)
+  await node.register()
+  return node
+}
+
+export interface ManagerProcess {
+  url: string
+  child: ChildProcess
+  /** Sends the signal and waits for the end; the exit code, or null after a signal. */
+  end(signal: NodeJS.Signals): Promise<number | null>
+}
+
+/** The manager as its own process, from the sources as they are now. */
+export async function spawnManager(dataDir: string): Promise<ManagerProcess> {
+  const main = join(compileSources(), 'resource-manager', 'src', 'main.js')
+  const args = ['--port', '0', '--data-dir', dataDir, '--log-level', 'error']
+  const child = spawn(process.execPath, [main, ...args], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const exited = once(child, 'exit') as Promise<[number | null]>
+  const end = async (signal: NodeJS.Signals): Promise<number | null> => {
+    child.kill(signal)
+    const [code] = await exited
+    return code
+  }
+  cleanups.push(() => end('SIGKILL').then(() => undefined))
+  const lines = createInterface({ input: child.stdout })
+  const first = await Promise.race([once(lines, 'line'), exited])
+  if (typeof first[0] !== 'string') throw new Error(`the manager ended with code ${first[0]}`)
+  return { url: first[0], child, end }
+}
+
+/** Strips the types of lib/ and resource-manager/ into a temporary directory: a test of a process
+ * must not depend on whether somebody has built the package before. */
+function compileSources(): string {
+  const root = resolve(dirname(fileURLToPath(import.meta.url)), '..', '..')
+  const out = temporaryDirectory()
+  symlinkSync(join(root, 'node_modules'), join(out, 'node_modules'))
+  writeFileSync(join(out, 'package.json'), '{"name":"rfaas","version":"0.0.0","type":"module"}')
+  for (const room of ['lib', 'resource-manager']) {
+    for (const file of readdirSync(join(root, room), { recursive: true, encoding: 'utf8' })) {
+      if (!file.endsWith('.ts')) continue
+      const { outputText } = ts.transpileModule(readFileSync(join(root, room, file), 'utf8'), {
+        compilerOptions: {
+          target: ts.ScriptTarget.ES2023,
+          module: ts.ModuleKind.ESNext,
+          verbatimModuleSyntax: true,
+        },
+      })
+      const target = join(out, room, file.replace(/\.ts$/, '.js'))
+      mkdirSync(dirname(target), { recursive: true })
+      writeFileSync(target, outputText)
+    }
+  }
+  return out
+}
