@@ -47,7 +47,41 @@ export interface NativeConstants {
   readonly statuses: Readonly<Record<NativeStatus, number>>
   readonly states: Readonly<Record<NativeState, number>>
   readonly events: Readonly<Record<NativeEvent, number>>
+  readonly callRecord: RecordLayout<
+    | 'worker'
+    | 'slot'
+    | 'function'
+    | 'inputRegion'
+    | 'inputOffset'
+    | 'inputLength'
+    | 'outputRegion'
+    | 'outputOffset'
+    | 'outputCapacity'
+    | 'timeoutUs'
+    | 'patienceUs'
+    | 'resultLength'
+    | 'outcomes'
+  >
+  readonly outcomeRecord: RecordLayout<'worker' | 'slot' | 'status' | 'length'>
+  readonly workerRecord: RecordLayout<
+    'function' | 'inputLength' | 'outputCapacity' | 'timeoutUs' | 'requestId'
+  >
+  /** The slot of an outcome that stands for the worker's connection itself. */
+  readonly workerDown: number
+  readonly outcomeBatch: number
+  readonly callStatuses: Readonly<Record<NativeCallStatus, number>>
 }
+
+/** How a call ended: wire::CallStatus. */
+export type NativeCallStatus =
+  | 'ok'
+  | 'functionError'
+  | 'unknownFunction'
+  | 'outputTooSmall'
+  | 'deadline'
+  | 'leaseEnded'
+  | 'badRequest'
+  | 'workerLost'
 
 export type NativeOpcode =
   | 'write'
@@ -183,12 +217,85 @@ export interface NativeConnectionRequest {
   reject(privateData: Uint8Array | null): void
 }
 
+/** A client's connections to the workers of one executor. */
+export interface NativeInvoker {
+  /** Runs the request in `record` and spins for its outcome: a call status or a negative errno. */
+  call(): number
+  /** Sends the request in `record`: 0 or a negative errno. attend() delivers its outcome. */
+  submit(): number
+  /** Moves outcomes to `record`; returns how many. */
+  poll(): number
+  readonly record: ArrayBuffer
+  /** Calls back once, with null or why the worker cannot be reached; disconnect() cancels. */
+  connect(
+    worker: number,
+    address: string,
+    ticket: Uint8Array,
+    callback: (reason: string | null) => void,
+  ): void
+  /** Calls in flight on the worker end with `workerLost`. */
+  disconnect(worker: number): void
+  /** Null while the worker is not connected. */
+  welcome(worker: number): { payloadBytes: number; outputBytes: number } | null
+  /** Makes a region usable for inputs and outputs; returns how requests name it. */
+  addRegion(region: NativeMemoryRegion): number
+  removeRegion(index: number): void
+  errorText(worker: number, slot: number, length: number): string
+  /** Until nothing is in flight: polls in each turn of the loop for `hotUs` after the last outcome,
+   * then sleeps. `callback` gets the number of outcomes in `record`. Keeps the process alive. */
+  attend(callback: (count: number) => void, hotUs: number): void
+  close(): void
+}
+
+export interface NativeWorkerOptions {
+  provider: string
+  device: string
+  address: string
+  ticket: Uint8Array
+  slots: number
+  payloadBytes: number
+  outputBytes: number
+  /** Names, in the order of their indices. */
+  functions: readonly string[]
+  /** Where to report a function that ran past its deadline before the process ends. */
+  eventsFd: number
+}
+
+/** The worker's end of one connection, for functions written in JavaScript. */
+export interface NativeWorker {
+  /** A slot whose call is in `record`, or -EAGAIN when none arrived within the budget. */
+  next(budgetUs: number): number
+  /** The first `length` bytes of the slot's output are the result. */
+  reply(slot: number, length: number): number
+  replyNext(slot: number, length: number, budgetUs: number): number
+  readonly record: ArrayBuffer
+  /** Slot i's payload begins at i * inputStride + 64, its output at i * outputStride. */
+  readonly input: ArrayBuffer
+  readonly output: ArrayBuffer
+  readonly address: string
+  readonly inputStride: number
+  readonly outputStride: number
+  /** `status`: one of `constants.callStatuses`. */
+  fail(slot: number, status: number, text: string): void
+  /** Calls back once when next() may find a call; call next(0) once more after this. */
+  watch(callback: () => void): void
+  /** Refuses what has arrived and waits until all answers are out. */
+  stop(): void
+  close(): void
+}
+
 export interface NativeAddon {
   /** Before anything else: the class that the control path throws. */
   initialize(errorClass: typeof RfaasError): void
   providers(): NativeProviderStatus[]
   /** `name` empty: the first usable device. */
   openDevice(provider: string, name: string): NativeDevice
+  createInvoker(device: NativeDevice, workers: number, slots: number): NativeInvoker
+  /** `event`: connected, disconnected or refused. */
+  createWorker(
+    options: NativeWorkerOptions,
+    callback: (event: string, detail: string) => void,
+  ): NativeWorker
   readonly constants: NativeConstants
   /** The native classes; only the tracer looks at them. */
   readonly classes: Readonly<Record<string, { prototype: object }>>

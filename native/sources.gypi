@@ -25,7 +25,9 @@
       "native/addon/memory_region.cc",
       "native/addon/completion_queue.cc",
       "native/addon/queue_pair.cc",
-      "native/addon/listener.cc"
+      "native/addon/listener.cc",
+      "native/addon/invoker.cc",
+      "native/addon/worker.cc"
     ],
     "executor_sources": [
       "native/executor/main.cc",

@@ -7,12 +7,14 @@
 
 #include "addon/completion_queue.h"
 #include "addon/device.h"
+#include "addon/invoker.h"
 #include "addon/listener.h"
 #include "addon/memory_region.h"
 #include "addon/queue_pair.h"
 #include "addon/records.h"
 #include "addon/util/args.h"
 #include "addon/util/error.h"
+#include "addon/worker.h"
 #include "fabric/fabric.h"
 
 namespace rfaas::addon {
@@ -39,6 +41,7 @@ void Module::call(const Napi::FunctionReference& function,
 void Module::end(napi_async_cleanup_hook_handle hook, void* self) {
     auto* module = static_cast<Module*>(self);
     module->ending_ = true;
+    module->workers.close_all(CloseReason::kEnvironmentEnd);
     module->devices.close_all(CloseReason::kEnvironmentEnd);
     module->async_context_.reset();
     module->handles.when_idle([hook] { napi_remove_async_cleanup_hook(hook); });
@@ -189,6 +192,52 @@ Napi::Object constants(Napi::Env env) {
                                      {"unreachable", n(ConnectionEvent::kUnreachable)},
                                      {"disconnected", n(ConnectionEvent::kDisconnected)},
                                  }));
+    out.Set("callRecord",
+            table(env, {
+                           {"size", sizeof(CallRecord)},
+                           {"worker", offsetof(CallRecord, request.worker)},
+                           {"slot", offsetof(CallRecord, request.slot)},
+                           {"function", offsetof(CallRecord, request.function)},
+                           {"inputRegion", offsetof(CallRecord, request.input_region)},
+                           {"inputOffset", offsetof(CallRecord, request.input_offset)},
+                           {"inputLength", offsetof(CallRecord, request.input_length)},
+                           {"outputRegion", offsetof(CallRecord, request.output_region)},
+                           {"outputOffset", offsetof(CallRecord, request.output_offset)},
+                           {"outputCapacity", offsetof(CallRecord, request.output_capacity)},
+                           {"timeoutUs", offsetof(CallRecord, request.timeout_us)},
+                           {"patienceUs", offsetof(CallRecord, patience_us)},
+                           {"resultLength", offsetof(CallRecord, result_length)},
+                           {"outcomes", offsetof(CallRecord, outcomes)},
+                       }));
+    out.Set("outcomeRecord", table(env, {
+                                            {"size", sizeof(invocation::CallOutcome)},
+                                            {"worker", offsetof(invocation::CallOutcome, worker)},
+                                            {"slot", offsetof(invocation::CallOutcome, slot)},
+                                            {"status", offsetof(invocation::CallOutcome, status)},
+                                            {"length", offsetof(invocation::CallOutcome, length)},
+                                        }));
+    out.Set("workerRecord",
+            table(env, {
+                           {"size", sizeof(WorkerRecord)},
+                           {"function", offsetof(WorkerRecord, function)},
+                           {"inputLength", offsetof(WorkerRecord, input_length)},
+                           {"outputCapacity", offsetof(WorkerRecord, output_capacity)},
+                           {"timeoutUs", offsetof(WorkerRecord, timeout_us)},
+                           {"requestId", offsetof(WorkerRecord, request_id)},
+                       }));
+    out.Set("workerDown", static_cast<double>(invocation::kWorkerDown));
+    out.Set("outcomeBatch", static_cast<double>(kOutcomeBatch));
+    using wire::CallStatus;
+    out.Set("callStatuses", table(env, {
+                                           {"ok", n(CallStatus::kOk)},
+                                           {"functionError", n(CallStatus::kFunctionError)},
+                                           {"unknownFunction", n(CallStatus::kUnknownFunction)},
+                                           {"outputTooSmall", n(CallStatus::kOutputTooSmall)},
+                                           {"deadline", n(CallStatus::kDeadline)},
+                                           {"leaseEnded", n(CallStatus::kLeaseEnded)},
+                                           {"badRequest", n(CallStatus::kBadRequest)},
+                                           {"workerLost", n(CallStatus::kWorkerLost)},
+                                       }));
     return out;
 }
 
@@ -209,6 +258,8 @@ Napi::Object initialize_addon(Napi::Env env, Napi::Object exports) {
     exports.Set("initialize", Napi::Function::New<initialize>(env, "initialize"));
     exports.Set("providers", Napi::Function::New<providers>(env, "providers"));
     exports.Set("openDevice", Napi::Function::New<open_device>(env, "openDevice"));
+    exports.Set("createInvoker", Napi::Function::New<Invoker::create>(env, "createInvoker"));
+    exports.Set("createWorker", Napi::Function::New<Worker::create>(env, "createWorker"));
     exports.Set("constants", constants(env));
 
     // Only for tracing: their constructors cannot be called from JavaScript.
@@ -220,6 +271,8 @@ Napi::Object initialize_addon(Napi::Env env, Napi::Object exports) {
     export_class<Listener>(env, classes, "Listener", module->listener_class);
     export_class<ConnectionRequest>(env, classes, "ConnectionRequest",
                                     module->connection_request_class);
+    export_class<Invoker>(env, classes, "Invoker", module->invoker_class);
+    export_class<Worker>(env, classes, "Worker", module->worker_class);
     exports.Set("classes", classes);
     return exports;
 }

@@ -33,8 +33,11 @@ class Module {
     Napi::FunctionReference queue_pair_class;
     Napi::FunctionReference listener_class;
     Napi::FunctionReference connection_request_class;
+    Napi::FunctionReference invoker_class;
+    Napi::FunctionReference worker_class;
 
     Reaper devices;
+    Reaper workers;
     // Shared, because libuv closes handles after their owners are gone.
     OpenHandles handles;
 

@@ -5,6 +5,7 @@
 #include <memory>
 #include <napi.h>
 #include <string>
+#include <vector>
 
 #include "addon/module.h"
 #include "addon/util/uv_handle.h"
@@ -23,13 +24,11 @@ struct WorkerRecord {  // the call that next() found, shared with JavaScript
 
 class Worker final : public Napi::ObjectWrap<Worker>,
                      public Closable,
-                     private invocation::WorkerEvents {
+                     public invocation::WorkerEvents {
   public:
     static constexpr napi_type_tag kTypeTag{0x8d1b6b0f41d24a08, 0xa1c3a5f2d7e90008};
     static Napi::Function define(Napi::Env env);
-    // Arguments: options {provider, device, address, ticket, slots, payloadBytes, outputBytes,
-    // functionCount}, callback(event, detail), callback that a function ran past its deadline: it
-    // gets no arguments because it is a file descriptor and a prefix, see start_watchdog().
+    // Arguments: options, see NativeWorkerOptions in lib/native.ts; callback(event, detail).
     static Napi::Value create(const Napi::CallbackInfo& info);
     explicit Worker(const Napi::CallbackInfo& info);
     ~Worker() override;
@@ -64,9 +63,8 @@ class Worker final : public Napi::ObjectWrap<Worker>,
     Napi::Reference<Napi::ArrayBuffer> buffer_, input_, output_;
     WorkerRecord* record_ = nullptr;  // in buffer_
     invocation::Call call_;
-    std::string names_;  // JSON strings of the functions' names, for expire()
-    std::vector<std::string> functions_;
-    int events_fd_ = -1;
+    std::vector<std::string> functions_;  // names, for expire()
+    int events_fd_ = -1;                  // where expire() tells the executor manager
     Napi::FunctionReference on_event_;
     Napi::FunctionReference on_wake_;
     FdWatcher watcher_;

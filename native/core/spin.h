@@ -12,22 +12,33 @@ namespace rfaas {
 
 class Spinner {
   public:
-    // `deadline_ns`: CLOCK_MONOTONIC, 0 for none.
-    explicit Spinner(uint64_t deadline_ns) : deadline_ns_(deadline_ns) {}
+    // The budget counts from the first look at the clock, not from here: what is answered within a
+    // few microseconds never pays for reading it. kNoLimit spins for ever.
+    explicit Spinner(uint64_t budget_ns) : budget_ns_(budget_ns) {}
 
-    // Between two polls. False: the deadline has passed.
+    static constexpr uint64_t kNoLimit = UINT64_MAX;
+
+    // Between two polls. False: the budget is used up.
     [[nodiscard]] bool wait() {
         cpu_relax();
         if (++turns_ % kTurnsPerLook != 0) [[likely]] return true;
-        if (turns_ % kTurnsPerYield == 0) ::sched_yield();
-        return deadline_ns_ == 0 || monotonic_ns() < deadline_ns_;
+        return look();
     }
 
   private:
-    static constexpr uint32_t kTurnsPerLook = 64;     // some microseconds
-    static constexpr uint32_t kTurnsPerYield = 1024;  // some tens of microseconds
+    static constexpr uint32_t kTurnsPerLook = 64;     // about a microsecond
+    static constexpr uint32_t kTurnsPerYield = 2048;  // some tens of microseconds
 
-    uint64_t deadline_ns_;
+    [[nodiscard]] bool look() {
+        if (turns_ % kTurnsPerYield == 0) ::sched_yield();
+        if (budget_ns_ == kNoLimit) return true;
+        const uint64_t now = monotonic_ns();
+        if (begin_ns_ == 0) begin_ns_ = now;
+        return now - begin_ns_ < budget_ns_;
+    }
+
+    uint64_t budget_ns_;
+    uint64_t begin_ns_ = 0;
     uint32_t turns_ = 0;
 };
 

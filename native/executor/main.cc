@@ -9,7 +9,6 @@
 #include <cstring>
 
 #include "core/affinity.h"
-#include "core/time.h"
 #include "executor/config.h"
 #include "executor/events.h"
 #include "executor/package.h"
@@ -57,8 +56,7 @@ class Worker {
         watchdog_.wake();
         uint32_t calls = 0;
         while (stop_requested == 0) {
-            const uint64_t until = monotonic_ns() + config_.hot_timeout_us * 1000;
-            const int rc = channel_.next(&call_, config_.hot_timeout_us == 0 ? 0 : until);
+            const int rc = channel_.next(&call_, config_.hot_timeout_us * 1000);
             if (rc < 0) {
                 events_->error(std::string("the fabric failed: ") + std::strerror(-rc));
                 return 1;

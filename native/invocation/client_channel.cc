@@ -305,11 +305,11 @@ int ClientChannel::poll(CallOutcome* out, int max) {
     return count;
 }
 
-int ClientChannel::call(const CallRequest& request, uint64_t deadline_ns, CallOutcome* out) {
+int ClientChannel::call(const CallRequest& request, uint64_t patience_ns, CallOutcome* out) {
     const int rc = submit(request);
     if (rc < 0) [[unlikely]] return rc;
     fabric::Completion completions[kBatch];
-    Spinner spinner(deadline_ns);
+    Spinner spinner(patience_ns);
     for (;;) {
         const int polled = queue_->poll(completions, kBatch);
         if (polled < 0) [[unlikely]] return polled;

@@ -74,8 +74,8 @@ class ClientChannel {
     // Delivers outcomes; makes progress. A count, or a negative errno of the fabric.
     [[nodiscard]] int poll(CallOutcome* out, int max);
     // submit(), then spins until the outcome is in. Outcomes of other calls wait for poll(). When
-    // `deadline_ns` passes first: status kDeadline, and the slot stays taken (see above).
-    [[nodiscard]] int call(const CallRequest& request, uint64_t deadline_ns, CallOutcome* out);
+    // `patience_ns` is over first: status kDeadline, and the slot stays taken (see above).
+    [[nodiscard]] int call(const CallRequest& request, uint64_t patience_ns, CallOutcome* out);
 
     [[nodiscard]] uint32_t in_flight() const { return in_flight_; }
     [[nodiscard]] bool has_ready() const { return !ready_.empty(); }

@@ -53,9 +53,9 @@ class WorkerChannel {
     [[nodiscard]] int open(const WorkerOptions& options, std::string* reason);
     [[nodiscard]] const std::string& address() const { return listener_->address(); }
 
-    // The next call, if it arrives before `until_ns` (CLOCK_MONOTONIC; 0: look once).
+    // The next call, if it arrives within `budget_ns` (0: look once).
     // 1: `call` is set and must be answered once. 0: none. Negative: the fabric failed.
-    [[nodiscard]] int next(Call* call, uint64_t until_ns);
+    [[nodiscard]] int next(Call* call, uint64_t budget_ns);
     // The result is in the call's output buffer. From any order of calls; not from other threads.
     void reply(uint32_t slot, uint32_t length);
     void fail(uint32_t slot, wire::CallStatus status, std::string_view text);

@@ -1,0 +1,304 @@
+#include "addon/worker.h"
+
+#include <signal.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <utility>
+
+#include "addon/util/args.h"
+#include "addon/util/error.h"
+#include "core/json.h"
+#include "core/time.h"
+
+namespace rfaas::addon {
+
+namespace {
+
+constexpr int kTimedOut = 124;  // exit code, as of the native executor
+
+struct WorkerInit {
+    invocation::WorkerOptions options;
+    std::vector<std::string> functions;
+    int events_fd;
+    Napi::Function on_event;
+};
+
+std::string text_of(const Napi::Object& options, const char* name) {
+    return options.Get(name).ToString().Utf8Value();
+}
+
+uint32_t number_of(const Napi::Object& options, const char* name) {
+    return options.Get(name).ToNumber().Uint32Value();
+}
+
+napi_value int32_value(napi_env env, int32_t value) {
+    napi_value out = nullptr;
+    napi_create_int32(env, value, &out);
+    return out;
+}
+
+// The pages belong to the channel; close() detaches the buffer before it lets go of them.
+Napi::Reference<Napi::ArrayBuffer> view_of(Napi::Env env, fabric::MemoryRegion* region) {
+    napi_value buffer = nullptr;
+    napi_create_external_arraybuffer(
+        env, region->data(), region->length(), [](napi_env, void*, void*) {}, nullptr, &buffer);
+    return Napi::Persistent(Napi::ArrayBuffer(env, buffer));
+}
+
+}  // namespace
+
+Napi::Function Worker::define(Napi::Env env) {
+    using Method = Napi::ClassPropertyDescriptor<Worker>;
+    return DefineClass(
+        env, "Worker",
+        {
+            raw_method<Method>("next", next),
+            raw_method<Method>("reply", reply),
+            raw_method<Method>("replyNext", reply_next),
+            InstanceAccessor<&Worker::record>("record"),
+            InstanceAccessor<&Worker::input>("input"),
+            InstanceAccessor<&Worker::output>("output"),
+            InstanceAccessor<&Worker::address>("address"),
+            InstanceAccessor<&Worker::input_stride>("inputStride"),
+            InstanceAccessor<&Worker::output_stride>("outputStride"),
+            InstanceMethod<&Worker::fail>("fail", napi_default_method),
+            InstanceMethod<&Worker::watch>("watch", napi_default_method),
+            InstanceMethod<&Worker::stop>("stop", napi_default_method),
+            InstanceMethod<&Worker::close>("close", napi_default_method),
+        });
+}
+
+Napi::Value Worker::create(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    const auto options = info[0].As<Napi::Object>();
+    WorkerInit init;
+    init.options.provider = text_of(options, "provider");
+    init.options.device = text_of(options, "device");
+    init.options.address = text_of(options, "address");
+    init.options.slots = number_of(options, "slots");
+    init.options.payload_bytes = number_of(options, "payloadBytes");
+    init.options.output_bytes = number_of(options, "outputBytes");
+    const auto ticket = options.Get("ticket").As<Napi::Uint8Array>();
+    if (ticket.ByteLength() == sizeof init.options.ticket) {
+        std::memcpy(init.options.ticket, ticket.Data(), sizeof init.options.ticket);
+    }
+    const auto functions = options.Get("functions").As<Napi::Array>();
+    for (uint32_t i = 0; i < functions.Length(); ++i) {
+        init.functions.push_back(functions.Get(i).ToString().Utf8Value());
+    }
+    init.options.function_count = static_cast<uint32_t>(init.functions.size());
+    init.events_fd = options.Get("eventsFd").ToNumber().Int32Value();
+    init.on_event = info[1].As<Napi::Function>();
+    return construct(env, Module::of(env).worker_class, init);
+}
+
+Worker::Worker(const Napi::CallbackInfo& info)
+    : ObjectWrap(info), module_(Module::of(info.Env())) {
+    auto* init = construction_arg<WorkerInit>(info);
+    if (init == nullptr) return;
+    const Napi::Env env = info.Env();
+    // A manager that is killed takes its workers along, whatever their functions are doing.
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    auto channel = std::make_unique<invocation::WorkerChannel>(this);
+    std::string reason;
+    const int failed = channel->open(init->options, &reason);
+    if (failed != 0) {
+        throw_fabric_error(env, failed, "open_worker", reason);
+        return;
+    }
+    Value().TypeTag(&kTypeTag);
+    channel_ = std::move(channel);
+    functions_ = std::move(init->functions);
+    events_fd_ = init->events_fd;
+    on_event_ = Napi::Persistent(init->on_event);
+    auto buffer = Napi::ArrayBuffer::New(env, sizeof(WorkerRecord));
+    record_ = static_cast<WorkerRecord*>(buffer.Data());
+    buffer_ = Napi::Persistent(buffer);
+    input_ = view_of(env, channel_->input_region());
+    output_ = view_of(env, channel_->output_region());
+    watchdog_ = std::make_unique<invocation::Watchdog>([this] { expire(); });
+    watchdog_->wake();
+    module_.workers.add(this);
+}
+
+Worker::~Worker() {
+    if (channel_) close(CloseReason::kEnvironmentEnd);
+}
+
+void Worker::close(CloseReason reason) {
+    if (!channel_) return;
+    module_.workers.remove(this);
+    watcher_.stop();
+    watchdog_.reset();
+    if (reason == CloseReason::kAsked) {
+        const Napi::HandleScope scope(Env());
+        input_.Value().Detach();
+        output_.Value().Detach();
+    }
+    on_event_.Reset();
+    on_wake_.Reset();
+    channel_.reset();
+}
+
+// ── the data path ───────────────────────────────────────────────────────────────────────────────
+//
+// The watchdog watches from the return of next() to the next call into this object: that is the
+// time in which a function has the thread.
+
+int Worker::next_slot(uint64_t budget_ns) {
+    const int found = channel_->next(&call_, budget_ns);
+    if (found < 0) return found;
+    if (found == 0) return -EAGAIN;
+    record_->function = call_.function;
+    record_->input_length = call_.input_length;
+    record_->output_capacity = call_.output_capacity;
+    record_->request_id = call_.request_id;
+    record_->timeout_us = 0;
+    if (call_.deadline_ns != 0) {
+        const uint64_t now = monotonic_ns();
+        record_->timeout_us =
+            call_.deadline_ns > now ? static_cast<uint32_t>((call_.deadline_ns - now) / 1000) : 1;
+        watchdog_->begin(call_.deadline_ns);
+    }
+    return static_cast<int>(call_.slot);
+}
+
+napi_value Worker::next(napi_env env, napi_callback_info info) {
+    size_t count = 1;
+    napi_value argument = nullptr;
+    napi_value self = nullptr;
+    void* wrapped = nullptr;
+    double budget_us = 0;
+    napi_get_cb_info(env, info, &count, &argument, &self, nullptr);
+    napi_get_value_double(env, argument, &budget_us);
+    if (napi_unwrap(env, self, &wrapped) != napi_ok) return int32_value(env, -EBADF);
+    auto* worker = static_cast<Worker*>(wrapped);
+    if (!worker->channel_) return int32_value(env, -EBADF);
+    worker->watchdog_->end();
+    return int32_value(env, worker->next_slot(static_cast<uint64_t>(budget_us * 1000)));
+}
+
+napi_value Worker::reply(napi_env env, napi_callback_info info) {
+    size_t count = 2;
+    napi_value arguments[2] = {};
+    napi_value self = nullptr;
+    void* wrapped = nullptr;
+    uint32_t slot = 0, length = 0;
+    napi_get_cb_info(env, info, &count, arguments, &self, nullptr);
+    napi_get_value_uint32(env, arguments[0], &slot);
+    napi_get_value_uint32(env, arguments[1], &length);
+    if (napi_unwrap(env, self, &wrapped) != napi_ok) return int32_value(env, -EBADF);
+    auto* worker = static_cast<Worker*>(wrapped);
+    if (!worker->channel_ || slot >= worker->channel_->slots()) return int32_value(env, -EBADF);
+    worker->watchdog_->end();
+    worker->channel_->reply(slot, length);
+    return int32_value(env, 0);
+}
+
+napi_value Worker::reply_next(napi_env env, napi_callback_info info) {
+    size_t count = 3;
+    napi_value arguments[3] = {};
+    napi_value self = nullptr;
+    void* wrapped = nullptr;
+    uint32_t slot = 0, length = 0;
+    double budget_us = 0;
+    napi_get_cb_info(env, info, &count, arguments, &self, nullptr);
+    napi_get_value_uint32(env, arguments[0], &slot);
+    napi_get_value_uint32(env, arguments[1], &length);
+    napi_get_value_double(env, arguments[2], &budget_us);
+    if (napi_unwrap(env, self, &wrapped) != napi_ok) return int32_value(env, -EBADF);
+    auto* worker = static_cast<Worker*>(wrapped);
+    if (!worker->channel_ || slot >= worker->channel_->slots()) return int32_value(env, -EBADF);
+    worker->watchdog_->end();
+    worker->channel_->reply(slot, length);
+    return int32_value(env, worker->next_slot(static_cast<uint64_t>(budget_us * 1000)));
+}
+
+// Arguments: slot, status, text.
+void Worker::fail(const Napi::CallbackInfo& info) {
+    const uint32_t slot = uint32_arg(info, 0);
+    if (!channel_ || slot >= channel_->slots()) return;
+    watchdog_->end();
+    channel_->fail(slot, static_cast<wire::CallStatus>(uint32_arg(info, 1)), string_arg(info, 2));
+}
+
+// ── waiting and ending ──────────────────────────────────────────────────────────────────────────
+
+// Calls back once when next() may find a call; at once if it may now. Arguments: callback().
+void Worker::watch(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    if (!channel_) return throw_closed(env, "worker");
+    watchdog_->end();
+    int failed = watcher_.start(env, module_.handles, channel_->fd(), [this] { on_readable(); });
+    if (failed == 0) failed = channel_->arm();
+    if (failed != 0) return throw_fabric_error(env, failed, "watch", "worker");
+    on_wake_ = Napi::Persistent(info[0].As<Napi::Function>());
+    watchdog_->rest();
+    watcher_.ref();
+}
+
+void Worker::on_readable() {
+    channel_->acknowledge();
+    watcher_.unref();
+    if (on_wake_.IsEmpty()) return;
+    watchdog_->wake();
+    const Napi::FunctionReference callback = std::exchange(on_wake_, Napi::FunctionReference());
+    module_.call(callback, {});
+}
+
+// Answers what has not started with kLeaseEnded and waits until all answers are out.
+void Worker::stop(const Napi::CallbackInfo&) {
+    if (!channel_) return;
+    watchdog_->end();
+    channel_->refuse_pending();
+    channel_->settle();
+}
+
+// On the watchdog's thread, while a function keeps the other one: see invocation/watchdog.h.
+void Worker::expire() {
+    const std::string line = "{\"event\":\"timeout\",\"function\":" +
+                             json_string(functions_[call_.function]) + ",\"requestId\":\"" +
+                             std::to_string(call_.request_id) + "\"}\n";
+    [[maybe_unused]] const ssize_t bytes = ::write(events_fd_, line.data(), line.size());
+    channel_->fail(call_.slot, wire::CallStatus::kDeadline,
+                   "the function ran past its deadline; its worker is being restarted");
+    channel_->settle();
+    ::_exit(kTimedOut);
+}
+
+void Worker::emit(const char* event, const std::string& detail) {
+    if (on_event_.IsEmpty()) return;
+    const Napi::Env env = Env();
+    const Napi::HandleScope scope(env);
+    module_.call(on_event_, {Napi::String::New(env, event), Napi::String::New(env, detail)});
+}
+
+void Worker::connected(const std::string& peer) { emit("connected", peer); }
+void Worker::disconnected() { emit("disconnected", ""); }
+void Worker::refused(const std::string& peer, std::string_view why) {
+    emit("refused", std::string(why) + " (" + peer + ")");
+}
+
+Napi::Value Worker::record(const Napi::CallbackInfo&) { return buffer_.Value(); }
+Napi::Value Worker::input(const Napi::CallbackInfo&) { return input_.Value(); }
+Napi::Value Worker::output(const Napi::CallbackInfo&) { return output_.Value(); }
+
+Napi::Value Worker::address(const Napi::CallbackInfo& info) {
+    return Napi::String::New(info.Env(), channel_ ? channel_->address() : "");
+}
+
+Napi::Value Worker::input_stride(const Napi::CallbackInfo& info) {
+    return Napi::Number::New(info.Env(),
+                             channel_ ? static_cast<double>(channel_->input_stride()) : 0);
+}
+
+Napi::Value Worker::output_stride(const Napi::CallbackInfo& info) {
+    return Napi::Number::New(info.Env(),
+                             channel_ ? static_cast<double>(channel_->output_stride()) : 0);
+}
+
+void Worker::close(const Napi::CallbackInfo&) { close(CloseReason::kAsked); }
+
+}  // namespace rfaas::addon
