@@ -150,15 +150,17 @@ napi_value CompletionQueue::arm(napi_env env, napi_callback_info info) {
     return out;
 }
 
-Napi::Value CompletionQueue::records(const Napi::CallbackInfo&) { return buffer_.Value(); }
+Napi::Value CompletionQueue::records(const Napi::CallbackInfo&) {
+    return buffer_.Value();
+}
 
 // Calls back once, when the descriptor has become readable. The watcher stays in the loop between
 // two waits, without keeping it alive: starting it anew would be two system calls for every wait.
 void CompletionQueue::watch(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
     if (holder_->queue == nullptr) return throw_closed(env, "completion queue");
-    const int failed = watcher_.start(env, module_.handles, holder_->queue->fd(),
-                                      [this] { on_readable(); });
+    const int failed =
+        watcher_.start(env, module_.handles, holder_->queue->fd(), [this] { on_readable(); });
     if (failed != 0) return throw_fabric_error(env, failed, "watch", "completion queue");
     waiting_ = Napi::Persistent(info[0].As<Napi::Function>());
     watcher_.ref();
@@ -178,6 +180,8 @@ void CompletionQueue::on_readable() {
     module_.call(callback, {});
 }
 
-void CompletionQueue::close(const Napi::CallbackInfo&) { close(CloseReason::kAsked); }
+void CompletionQueue::close(const Napi::CallbackInfo&) {
+    close(CloseReason::kAsked);
+}
 
 }  // namespace rfaas::addon

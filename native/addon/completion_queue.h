@@ -1,8 +1,8 @@
 // Completions, polled into a preallocated buffer, and the two ways of waiting for them.
 #pragma once
 
-#include <memory>
 #include <napi.h>
+#include <memory>
 
 #include "addon/device.h"
 #include "addon/util/uv_handle.h"

@@ -17,7 +17,9 @@ DeviceHolder::DeviceHolder(Module& module, std::unique_ptr<fabric::Device> devic
     module_.devices.add(this);
 }
 
-DeviceHolder::~DeviceHolder() { close(CloseReason::kEnvironmentEnd); }
+DeviceHolder::~DeviceHolder() {
+    close(CloseReason::kEnvironmentEnd);
+}
 
 void DeviceHolder::close(CloseReason reason) {
     if (closed_) return;
@@ -30,7 +32,8 @@ void DeviceHolder::close(CloseReason reason) {
     retired_.clear();
     // Pages whose ArrayBuffer was transferred away are still reachable from JavaScript. They share
     // this holder and end with the last view; the fabric device has to wait for them.
-    if (std::all_of(regions_.begin(), regions_.end(), [](auto* region) { return region == nullptr; })) {
+    if (std::all_of(regions_.begin(), regions_.end(),
+                    [](auto* region) { return region == nullptr; })) {
         device_.reset();
     }
 }
@@ -64,8 +67,8 @@ Napi::Function Device::define(Napi::Env env) {
                        {
                            InstanceAccessor<&Device::info>("info"),
                            InstanceMethod<&Device::allocate>("allocate", napi_default_method),
-                           InstanceMethod<&Device::create_completion_queue>(
-                               "createCompletionQueue", napi_default_method),
+                           InstanceMethod<&Device::create_completion_queue>("createCompletionQueue",
+                                                                            napi_default_method),
                            InstanceMethod<&Device::connect>("connect", napi_default_method),
                            InstanceMethod<&Device::listen>("listen", napi_default_method),
                            InstanceMethod<&Device::close>("close", napi_default_method),
@@ -112,8 +115,7 @@ Napi::Value Device::allocate(const Napi::CallbackInfo& info) {
     if (device == nullptr) return throw_closed(env, "device"), env.Undefined();
     const double bytes = double_arg(info, 0);
     std::unique_ptr<fabric::MemoryRegion> region;
-    const int failed =
-        device->allocate(static_cast<size_t>(bytes), uint32_arg(info, 1), &region);
+    const int failed = device->allocate(static_cast<size_t>(bytes), uint32_arg(info, 1), &region);
     if (failed != 0) {
         const auto size = std::to_string(static_cast<uint64_t>(bytes)) + " bytes";
         return throw_fabric_error(env, failed, "allocate", size), env.Undefined();
@@ -163,6 +165,8 @@ Napi::Value Device::listen(const Napi::CallbackInfo& info) {
     return Listener::create(env, std::move(holder));
 }
 
-void Device::close(const Napi::CallbackInfo&) { holder_->close(CloseReason::kAsked); }
+void Device::close(const Napi::CallbackInfo&) {
+    holder_->close(CloseReason::kAsked);
+}
 
 }  // namespace rfaas::addon

@@ -5,8 +5,8 @@
 // queues, then regions.
 #pragma once
 
-#include <memory>
 #include <napi.h>
+#include <memory>
 #include <string>
 #include <vector>
 

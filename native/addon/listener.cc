@@ -37,7 +37,9 @@ Listener::Listener(const Napi::CallbackInfo& info)
     holder_->device->connections.add(this);
 }
 
-Listener::~Listener() { close(CloseReason::kEnvironmentEnd); }
+Listener::~Listener() {
+    close(CloseReason::kEnvironmentEnd);
+}
 
 void Listener::close(CloseReason reason) {
     if (!holder_ || holder_->listener == nullptr) return;
@@ -71,8 +73,8 @@ Napi::Value Listener::next(const Napi::CallbackInfo& info) {
 void Listener::watch(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
     if (holder_->listener == nullptr) return throw_closed(env, "listener");
-    const int failed = watcher_.start(env, module_.handles, holder_->listener->fd(),
-                                      [this] { on_readable(); });
+    const int failed =
+        watcher_.start(env, module_.handles, holder_->listener->fd(), [this] { on_readable(); });
     if (failed != 0) return throw_fabric_error(env, failed, "watch", "listener");
     watcher_.ref();
     waiting_ = Napi::Persistent(info[0].As<Napi::Function>());
@@ -90,7 +92,9 @@ void Listener::on_readable() {
     module_.call(callback, {});
 }
 
-void Listener::close(const Napi::CallbackInfo&) { close(CloseReason::kAsked); }
+void Listener::close(const Napi::CallbackInfo&) {
+    close(CloseReason::kAsked);
+}
 
 Napi::Function ConnectionRequest::define(Napi::Env env) {
     return DefineClass(
@@ -119,7 +123,9 @@ ConnectionRequest::ConnectionRequest(const Napi::CallbackInfo& info) : ObjectWra
     listener_->requests.add(this);
 }
 
-ConnectionRequest::~ConnectionRequest() { close(CloseReason::kEnvironmentEnd); }
+ConnectionRequest::~ConnectionRequest() {
+    close(CloseReason::kEnvironmentEnd);
+}
 
 void ConnectionRequest::close(CloseReason) {
     if (request_ == nullptr) return;

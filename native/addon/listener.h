@@ -1,8 +1,8 @@
 // The passive side of connections.
 #pragma once
 
-#include <memory>
 #include <napi.h>
+#include <memory>
 
 #include "addon/device.h"
 #include "addon/util/uv_handle.h"

@@ -8,7 +8,8 @@ namespace rfaas::addon {
 
 RegionPages::RegionPages(std::shared_ptr<DeviceHolder> device,
                          std::unique_ptr<fabric::MemoryRegion> region)
-    : device_(std::move(device)), region_(std::move(region)),
+    : device_(std::move(device)),
+      region_(std::move(region)),
       index_(device_->add_region(region_.get())) {}
 
 void RegionPages::retire() {
@@ -18,16 +19,15 @@ void RegionPages::retire() {
 }
 
 Napi::Function MemoryRegion::define(Napi::Env env) {
-    return DefineClass(
-        env, "MemoryRegion",
-        {
-            InstanceAccessor<&MemoryRegion::buffer>("buffer"),
-            InstanceAccessor<&MemoryRegion::index>("index"),
-            InstanceAccessor<&MemoryRegion::address>("address"),
-            InstanceAccessor<&MemoryRegion::rkey>("rkey"),
-            InstanceAccessor<&MemoryRegion::in_flight>("inFlight"),
-            InstanceMethod<&MemoryRegion::close>("close", napi_default_method),
-        });
+    return DefineClass(env, "MemoryRegion",
+                       {
+                           InstanceAccessor<&MemoryRegion::buffer>("buffer"),
+                           InstanceAccessor<&MemoryRegion::index>("index"),
+                           InstanceAccessor<&MemoryRegion::address>("address"),
+                           InstanceAccessor<&MemoryRegion::rkey>("rkey"),
+                           InstanceAccessor<&MemoryRegion::in_flight>("inFlight"),
+                           InstanceMethod<&MemoryRegion::close>("close", napi_default_method),
+                       });
 }
 
 Napi::Value MemoryRegion::create(Napi::Env env, std::shared_ptr<DeviceHolder> device,
@@ -46,7 +46,9 @@ MemoryRegion::MemoryRegion(const Napi::CallbackInfo& info) : ObjectWrap(info) {
     napi_value buffer = nullptr;
     const napi_status made = napi_create_external_arraybuffer(
         info.Env(), (*share)->get()->data(), (*share)->get()->length(),
-        [](napi_env, void*, void* hint) { delete static_cast<std::shared_ptr<RegionPages>*>(hint); },
+        [](napi_env, void*, void* hint) {
+            delete static_cast<std::shared_ptr<RegionPages>*>(hint);
+        },
         share, &buffer);
     if (made != napi_ok) {
         delete share;
@@ -96,7 +98,8 @@ Napi::Value MemoryRegion::index(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value MemoryRegion::address(const Napi::CallbackInfo& info) {
-    return Napi::BigInt::New(info.Env(), pages_ ? pages_->get()->remote_key().address : uint64_t{0});
+    return Napi::BigInt::New(info.Env(),
+                             pages_ ? pages_->get()->remote_key().address : uint64_t{0});
 }
 
 Napi::Value MemoryRegion::rkey(const Napi::CallbackInfo& info) {
@@ -107,6 +110,8 @@ Napi::Value MemoryRegion::in_flight(const Napi::CallbackInfo& info) {
     return Napi::Number::New(info.Env(), pages_ ? pages_->get()->in_flight() : 0);
 }
 
-void MemoryRegion::close(const Napi::CallbackInfo&) { close(CloseReason::kAsked); }
+void MemoryRegion::close(const Napi::CallbackInfo&) {
+    close(CloseReason::kAsked);
+}
 
 }  // namespace rfaas::addon

@@ -1,8 +1,8 @@
 // Registered pages as an ArrayBuffer.
 #pragma once
 
-#include <memory>
 #include <napi.h>
+#include <memory>
 
 #include "addon/device.h"
 #include "fabric/fabric.h"

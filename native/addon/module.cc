@@ -84,7 +84,8 @@ Napi::Value open_device(const Napi::CallbackInfo& info) {
     const int failed = fabric::open_device(provider, name, &device, &reason);
     if (failed != 0) {
         const std::string what = name.empty() ? provider : provider + " device " + name;
-        throw_error(env, "ERR_RFAAS_FABRIC_UNAVAILABLE", what + ": " + reason, failed, "open_device");
+        throw_error(env, "ERR_RFAAS_FABRIC_UNAVAILABLE", what + ": " + reason, failed,
+                    "open_device");
         return env.Undefined();
     }
     return Device::create(env, std::move(device));
@@ -168,18 +169,18 @@ Napi::Object constants(Napi::Env env) {
                                       {"receive", n(Opcode::kReceive)},
                                       {"receive-write", n(Opcode::kReceiveWrite)},
                                   }));
-    out.Set("statuses", table(env, {
-                                       {"success", n(Status::kSuccess)},
-                                       {"local-protection", n(Status::kLocalProtection)},
-                                       {"local-length", n(Status::kLocalLength)},
-                                       {"remote-access", n(Status::kRemoteAccess)},
-                                       {"remote-invalid", n(Status::kRemoteInvalid)},
-                                       {"rnr-retry-exceeded", n(Status::kRnrRetryExceeded)},
-                                       {"transport-retry-exceeded",
-                                        n(Status::kTransportRetryExceeded)},
-                                       {"flushed", n(Status::kFlushed)},
-                                       {"fatal", n(Status::kFatal)},
-                                   }));
+    out.Set("statuses",
+            table(env, {
+                           {"success", n(Status::kSuccess)},
+                           {"local-protection", n(Status::kLocalProtection)},
+                           {"local-length", n(Status::kLocalLength)},
+                           {"remote-access", n(Status::kRemoteAccess)},
+                           {"remote-invalid", n(Status::kRemoteInvalid)},
+                           {"rnr-retry-exceeded", n(Status::kRnrRetryExceeded)},
+                           {"transport-retry-exceeded", n(Status::kTransportRetryExceeded)},
+                           {"flushed", n(Status::kFlushed)},
+                           {"fatal", n(Status::kFatal)},
+                       }));
     out.Set("states", table(env, {
                                      {"connecting", n(QueuePairState::kConnecting)},
                                      {"connected", n(QueuePairState::kConnected)},

@@ -2,8 +2,8 @@
 // statics: everything that touches JavaScript hangs off this object, which lives as instance data.
 #pragma once
 
-#include <memory>
 #include <napi.h>
+#include <memory>
 #include <optional>
 
 #include "addon/util/reaper.h"

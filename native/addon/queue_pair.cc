@@ -37,20 +37,21 @@ bool QueuePairArguments::read(const Napi::CallbackInfo& info, size_t index) {
 
 Napi::Function QueuePair::define(Napi::Env env) {
     using Method = Napi::ClassPropertyDescriptor<QueuePair>;
-    return DefineClass(env, "QueuePair",
-                       {
-                           raw_method<Method>("post", post),
-                           raw_method<Method>("postReceive", post_receive),
-                           InstanceAccessor<&QueuePair::records>("records"),
-                           InstanceAccessor<&QueuePair::number>("number"),
-                           InstanceAccessor<&QueuePair::state>("state"),
-                           InstanceAccessor<&QueuePair::inline_bytes>("inlineBytes"),
-                           InstanceMethod<&QueuePair::watch>("watch", napi_default_method),
-                           InstanceMethod<&QueuePair::ref>("ref", napi_default_method),
-                           InstanceMethod<&QueuePair::unref>("unref", napi_default_method),
-                           InstanceMethod<&QueuePair::disconnect>("disconnect", napi_default_method),
-                           InstanceMethod<&QueuePair::close>("close", napi_default_method),
-                       });
+    return DefineClass(
+        env, "QueuePair",
+        {
+            raw_method<Method>("post", post),
+            raw_method<Method>("postReceive", post_receive),
+            InstanceAccessor<&QueuePair::records>("records"),
+            InstanceAccessor<&QueuePair::number>("number"),
+            InstanceAccessor<&QueuePair::state>("state"),
+            InstanceAccessor<&QueuePair::inline_bytes>("inlineBytes"),
+            InstanceMethod<&QueuePair::watch>("watch", napi_default_method),
+            InstanceMethod<&QueuePair::ref>("ref", napi_default_method),
+            InstanceMethod<&QueuePair::unref>("unref", napi_default_method),
+            InstanceMethod<&QueuePair::disconnect>("disconnect", napi_default_method),
+            InstanceMethod<&QueuePair::close>("close", napi_default_method),
+        });
 }
 
 Napi::Value QueuePair::create(Napi::Env env, std::shared_ptr<DeviceHolder> device,
@@ -78,7 +79,9 @@ QueuePair::QueuePair(const Napi::CallbackInfo& info)
     buffer_ = Napi::Persistent(buffer);
 }
 
-QueuePair::~QueuePair() { close(CloseReason::kEnvironmentEnd); }
+QueuePair::~QueuePair() {
+    close(CloseReason::kEnvironmentEnd);
+}
 
 void QueuePair::close(CloseReason) {
     if (queue_pair_ == nullptr) return;
@@ -184,7 +187,9 @@ napi_value QueuePair::post_receive(napi_env env, napi_callback_info info) {
     return out;
 }
 
-Napi::Value QueuePair::records(const Napi::CallbackInfo&) { return buffer_.Value(); }
+Napi::Value QueuePair::records(const Napi::CallbackInfo&) {
+    return buffer_.Value();
+}
 
 Napi::Value QueuePair::number(const Napi::CallbackInfo& info) {
     return Napi::Number::New(info.Env(), queue_pair_ ? queue_pair_->number() : 0);
@@ -209,13 +214,18 @@ void QueuePair::watch(const Napi::CallbackInfo& info) {
     if (failed != 0) throw_fabric_error(env, failed, "watch", "queue pair");
 }
 
-void QueuePair::ref(const Napi::CallbackInfo&) { watcher_.ref(); }
-void QueuePair::unref(const Napi::CallbackInfo&) { watcher_.unref(); }
+void QueuePair::ref(const Napi::CallbackInfo&) {
+    watcher_.ref();
+}
+void QueuePair::unref(const Napi::CallbackInfo&) {
+    watcher_.unref();
+}
 
 void QueuePair::on_readable() {
     const Napi::Env env = Env();
     const Napi::HandleScope scope(env);
-    [[maybe_unused]] const Napi::Object self = Value();  // the callback may drop the last reference to it
+    [[maybe_unused]] const Napi::Object self =
+        Value();  // the callback may drop the last reference to it
     while (queue_pair_ != nullptr && !on_event_.IsEmpty()) {
         std::vector<uint8_t> data;
         const auto event = queue_pair_->next_event(&data);
@@ -237,6 +247,8 @@ void QueuePair::disconnect(const Napi::CallbackInfo&) {
     if (queue_pair_ != nullptr) queue_pair_->disconnect();
 }
 
-void QueuePair::close(const Napi::CallbackInfo&) { close(CloseReason::kAsked); }
+void QueuePair::close(const Napi::CallbackInfo&) {
+    close(CloseReason::kAsked);
+}
 
 }  // namespace rfaas::addon

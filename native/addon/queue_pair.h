@@ -1,8 +1,8 @@
 // A queue pair: work requests from preallocated records, and the events of its connection.
 #pragma once
 
-#include <memory>
 #include <napi.h>
+#include <memory>
 
 #include "addon/completion_queue.h"
 #include "addon/device.h"

@@ -2,8 +2,8 @@
 // reads as zero or as nothing instead of becoming an error of its own.
 #pragma once
 
-#include <cstdint>
 #include <napi.h>
+#include <cstdint>
 #include <string>
 #include <utility>
 

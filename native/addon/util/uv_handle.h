@@ -3,10 +3,10 @@
 // Node-API does not promise a stable libuv, so nothing else may include <uv.h>.
 #pragma once
 
-#include <functional>
 #include <node_api.h>
-#include <utility>
 #include <uv.h>
+#include <functional>
+#include <utility>
 
 namespace rfaas::addon {
 
