@@ -36,13 +36,15 @@ export function resourceManagerCommand(): Command {
     .action(async (flags: ResourceManagerOptions & { config?: string }) => {
       const { config, ...given } = flags
       const options = { ...(config === undefined ? {} : readConfig(config)), ...given }
-      const manager = await startResourceManager(options)
-      // One line for scripts: the port may have been chosen by the system.
-      process.stdout.write(`${manager.url}\n`)
-      await new Promise((resolve) => {
+      // Before the start: a signal that comes early must not leave the start half done.
+      const signalled = new Promise((resolve) => {
         process.once('SIGTERM', resolve)
         process.once('SIGINT', resolve)
       })
+      const manager = await startResourceManager(options)
+      // One line for scripts: the port may have been chosen by the system.
+      process.stdout.write(`${manager.url}\n`)
+      await signalled
       await manager.close()
     })
 }

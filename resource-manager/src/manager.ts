@@ -58,6 +58,12 @@ export class Manager {
     this.#epoch = epoch
     for (const node of nodes) this.#nodes.restore(node)
     for (const lease of leases) {
+      if (this.#nodes.get(lease.node) === undefined) {
+        throw new RfaasError(
+          'ERR_RFAAS_INTERNAL',
+          `the store is damaged: lease ${lease.id} is on node ${lease.node}, which is not recorded`,
+        )
+      }
       this.#epoch = Math.max(this.#epoch, lease.epoch)
       this.#leases.put(lease)
     }

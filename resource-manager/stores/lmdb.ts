@@ -1,5 +1,5 @@
 // The default store: LMDB in the data directory. Values are JSON text, keys are `<kind>/<id>`.
-import { readFileSync } from 'node:fs'
+import { closeSync, fstatSync, openSync, readFileSync, readSync } from 'node:fs'
 import { join } from 'node:path'
 import { open, type RootDatabase } from 'lmdb'
 import { Type, type Static, type TSchema } from 'typebox'
@@ -37,6 +37,8 @@ class LmdbStore implements Store {
 
   constructor(dataDir: string) {
     this.#path = join(dataDir, 'state.mdb')
+    const flaw = fileFlaw(this.#path)
+    if (flaw !== undefined) throw this.#damaged(flaw)
     try {
       this.#db = open<string, string>({
         path: this.#path,
@@ -177,6 +179,39 @@ class LmdbStore implements Store {
       `the store ${this.#path} is damaged: ${what}. Restore it from a backup, or start with an empty data directory after all executors have ended`,
       cause === undefined ? {} : { cause },
     )
+  }
+}
+
+/** LMDB maps the file and believes it: opening what is not a database, or one that was cut off, ends
+ * the process with a signal. So the two meta pages (of which the newer one counts) are read first. */
+function fileFlaw(path: string): string | undefined {
+  const magicAt = 24
+  const pageSizeAt = 48
+  const lastPageAt = 144
+  const magic = 0xbeefc0de
+  let file: number
+  try {
+    file = openSync(path, 'r')
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code
+    return code === 'ENOENT' ? undefined : `it cannot be read (${code})`
+  }
+  try {
+    const { size } = fstatSync(file)
+    // Made, but nothing was written before a crash: LMDB starts it anew.
+    if (size === 0) return undefined
+    const meta = Buffer.alloc(152)
+    let pageSize = 0
+    for (const page of [0, 1]) {
+      const length = readSync(file, meta, 0, meta.length, page * pageSize)
+      if (length < meta.length || meta.readUInt32LE(magicAt) !== magic) return 'it is no database'
+      pageSize = meta.readUInt32LE(pageSizeAt)
+      const needed = (meta.readBigUInt64LE(lastPageAt) + 1n) * BigInt(pageSize)
+      if (BigInt(size) < needed) return `it was cut off: ${size} of ${needed} bytes are left`
+    }
+    return undefined
+  } finally {
+    closeSync(file)
   }
 }
 

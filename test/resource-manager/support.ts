@@ -2,20 +2,11 @@
 // a client, and a node that speaks the protocol over HTTP.
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import {
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  readdirSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { dirname, join, resolve } from 'node:path'
+import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
-import ts from 'typescript'
 import { events, request } from '../../lib/control/http.js'
 import { createLogger } from '../../lib/control/log.js'
 import {
@@ -169,49 +160,24 @@ export async function registeredNode(
 export interface ManagerProcess {
   url: string
   child: ChildProcess
-  /** Sends the signal and waits for the end; the exit code, or null after a signal. */
-  end(signal: NodeJS.Signals): Promise<number | null>
+  /** Sends the signal and waits for the end: the exit code, or the signal that ended it. */
+  end(signal: NodeJS.Signals): Promise<number | NodeJS.Signals | null>
 }
 
-/** The manager as its own process, from the sources as they are now. */
+/** The manager as its own process. */
 export async function spawnManager(dataDir: string): Promise<ManagerProcess> {
-  const main = join(compileSources(), 'resource-manager', 'src', 'main.js')
+  const main = fileURLToPath(new URL('../../dist/resource-manager/src/main.js', import.meta.url))
   const args = ['--port', '0', '--data-dir', dataDir, '--log-level', 'error']
   const child = spawn(process.execPath, [main, ...args], { stdio: ['ignore', 'pipe', 'inherit'] })
-  const exited = once(child, 'exit') as Promise<[number | null]>
-  const end = async (signal: NodeJS.Signals): Promise<number | null> => {
+  const exited = once(child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>
+  const end = async (signal: NodeJS.Signals): Promise<number | NodeJS.Signals | null> => {
     child.kill(signal)
-    const [code] = await exited
-    return code
+    const [code, by] = await exited
+    return code ?? by
   }
   cleanups.push(() => end('SIGKILL').then(() => undefined))
   const lines = createInterface({ input: child.stdout })
   const first = await Promise.race([once(lines, 'line'), exited])
   if (typeof first[0] !== 'string') throw new Error(`the manager ended with code ${first[0]}`)
   return { url: first[0], child, end }
-}
-
-/** Strips the types of lib/ and resource-manager/ into a temporary directory: a test of a process
- * must not depend on whether somebody has built the package before. */
-function compileSources(): string {
-  const root = resolve(dirname(fileURLToPath(import.meta.url)), '..', '..')
-  const out = temporaryDirectory()
-  symlinkSync(join(root, 'node_modules'), join(out, 'node_modules'))
-  writeFileSync(join(out, 'package.json'), '{"name":"rfaas","version":"0.0.0","type":"module"}')
-  for (const room of ['lib', 'resource-manager']) {
-    for (const file of readdirSync(join(root, room), { recursive: true, encoding: 'utf8' })) {
-      if (!file.endsWith('.ts')) continue
-      const { outputText } = ts.transpileModule(readFileSync(join(root, room, file), 'utf8'), {
-        compilerOptions: {
-          target: ts.ScriptTarget.ES2023,
-          module: ts.ModuleKind.ESNext,
-          verbatimModuleSyntax: true,
-        },
-      })
-      const target = join(out, room, file.replace(/\.ts$/, '.js'))
-      mkdirSync(dirname(target), { recursive: true })
-      writeFileSync(target, outputText)
-    }
-  }
-  return out
 }

@@ -1,0 +1,256 @@
+import { chmodSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { open } from 'lmdb'
+import { afterEach, describe, expect, it } from 'vitest'
+import { verifyToken } from '../../lib/control/token.js'
+import {
+  cleanUp,
+  grant,
+  lease,
+  nodeInfo,
+  NodeClient,
+  registeredNode,
+  release,
+  renew,
+  spawnManager,
+  startManager,
+  temporaryDirectory,
+  usage,
+} from './support.js'
+
+afterEach(cleanUp)
+
+describe('a resource manager that is killed', () => {
+  it('loses nothing that it answered, and grants no core twice afterwards', async () => {
+    const dataDir = temporaryDirectory()
+    const first = await spawnManager(dataDir)
+    const node = new NodeClient(first.url)
+    const { publicKey } = await node.register()
+    const { lease: closed } = await grant(first.url)
+    await node.active(closed.id)
+    await delay(20)
+    await node.closed(closed.id, 10, 5)
+    const { lease: active, token } = await grant(first.url)
+    await node.active(active.id)
+    const { lease: over } = await grant(first.url)
+    await release(first.url, over.id)
+    const { lease: granted } = await grant(first.url)
+    const renewed = await renew(first.url, granted.id, 600_000)
+    await first.end('SIGKILL')
+
+    // The dead process's hold on the directory is no obstacle.
+    const second = await spawnManager(dataDir)
+    expect(await lease(second.url, closed.id)).toMatchObject({ state: 'closed' })
+    expect(await lease(second.url, active.id)).toEqual({ ...active, state: 'active' })
+    expect(await lease(second.url, over.id)).toEqual({ ...over, state: 'released' })
+    expect(await lease(second.url, granted.id)).toEqual(renewed.lease)
+    expect(await usage(second.url)).toMatchObject({ leases: 1, heldMs: 10, cpuMs: 5 })
+
+    // Until the node has said what runs on it, nothing is granted there.
+    expect(await nodeInfo(second.url, 'node-a')).toMatchObject({ state: 'lost', freeCores: 1 })
+    await expect(grant(second.url)).rejects.toThrow(/no node is up, 1 lost/)
+    node.moveTo(second.url)
+    await expect(node.heartbeat()).rejects.toMatchObject({ code: 'ERR_RFAAS_NOT_FOUND' })
+    const again = await node.register({ leases: [active.id, over.id] })
+    expect(again.end).toEqual([over.id])
+    // The key is the same: tokens of before stay good.
+    expect(again.publicKey).toBe(publicKey)
+    verifyToken(token, again.publicKey, { node: 'node-a', nowMs: Date.now() })
+
+    const { lease: fresh } = await grant(second.url)
+    expect(fresh.cores).toEqual([3])
+    expect(fresh.epoch).toBeGreaterThan(renewed.lease.epoch)
+    await expect(grant(second.url)).rejects.toThrow(/0 cores/)
+    expect(await second.end('SIGTERM')).toBe(0)
+  }, 30_000)
+
+  it('right after any grant of a burst still knows every one that was answered', async () => {
+    const dataDir = temporaryDirectory()
+    const first = await spawnManager(dataDir)
+    const cores = Array.from({ length: 200 }, (_, core) => core)
+    await registeredNode(first.url, { cores })
+    const answered: string[] = []
+    const burst = cores.map(() =>
+      grant(first.url).then(
+        ({ lease: { id } }) => answered.push(id),
+        () => undefined,
+      ),
+    )
+    await expect.poll(() => answered.length, { interval: 1 }).toBeGreaterThan(0)
+    await first.end('SIGKILL')
+    await Promise.all(burst)
+
+    const { url } = await startManager({ dataDir })
+    for (const id of answered) expect(await lease(url, id)).toMatchObject({ id, state: 'granted' })
+  }, 30_000)
+})
+
+describe('a restart', () => {
+  it('finds a lease expired whose time passed meanwhile, and still keeps its cores', async () => {
+    const dataDir = temporaryDirectory()
+    const first = await startManager({ dataDir })
+    const node = await registeredNode(first.url, { cores: [5] })
+    const { lease: granted } = await grant(first.url, { durationMs: 1000 })
+    await node.active(granted.id)
+    await first.close()
+    await delay(Date.parse(granted.expiresAt) - Date.now() + 5)
+
+    const { url } = await startManager({ dataDir })
+    expect((await lease(url, granted.id)).state).toBe('expired')
+    node.moveTo(url)
+    expect((await node.register({ leases: [granted.id] })).end).toEqual([granted.id])
+    await expect(grant(url)).rejects.toThrow(/0 cores/)
+    await node.closed(granted.id)
+    expect((await grant(url)).lease.cores).toEqual([5])
+  })
+
+  it('does not bill again what was closed before', async () => {
+    const dataDir = temporaryDirectory()
+    const first = await startManager({ dataDir })
+    const node = await registeredNode(first.url)
+    const { lease: granted } = await grant(first.url)
+    await delay(10)
+    await node.closed(granted.id, 5, 1)
+    const before = await usage(first.url)
+    await first.close()
+
+    const { url } = await startManager({ dataDir })
+    node.moveTo(url)
+    await node.closed(granted.id, 5, 1)
+    expect(await usage(url)).toEqual(before)
+  })
+})
+
+describe('the data directory', () => {
+  const unavailable = expect.objectContaining({
+    code: 'ERR_RFAAS_UNAVAILABLE',
+    message: expect.stringMatching(
+      /^the data directory .* is in use by the resource manager with process id \d+: stop it or/,
+    ) as string,
+  })
+
+  it('serves one manager at a time, of this process or another', async () => {
+    const dataDir = temporaryDirectory()
+    const first = await startManager({ dataDir })
+    await expect(startManager({ dataDir })).rejects.toThrow(unavailable)
+    // The refused one took nothing from the first.
+    await expect(startManager({ dataDir })).rejects.toThrow(unavailable)
+    await registeredNode(first.url)
+    await grant(first.url)
+    await first.close()
+
+    const other = await spawnManager(dataDir)
+    await expect(startManager({ dataDir })).rejects.toThrow(unavailable)
+    expect(await other.end('SIGTERM')).toBe(0)
+    await startManager({ dataDir })
+  }, 30_000)
+
+  it('is given back when the start fails', async () => {
+    const dataDir = temporaryDirectory()
+    const other = await startManager()
+    const port = Number(new URL(other.url).port)
+    await expect(startManager({ dataDir, port })).rejects.toThrow(
+      expect.objectContaining({
+        code: 'ERR_RFAAS_UNAVAILABLE',
+        message: expect.stringContaining(`port ${port} of 127.0.0.1 is in use`) as string,
+      }),
+    )
+    await startManager({ dataDir })
+  })
+
+  it('holds a signing key that only its owner can read, and refuses one that others can', async () => {
+    const dataDir = temporaryDirectory()
+    const first = await startManager({ dataDir })
+    await first.close()
+    const path = join(dataDir, 'signing-key.pem')
+    expect(statSync(path).mode & 0o777).toBe(0o600)
+    chmodSync(path, 0o644)
+    await expect(startManager({ dataDir })).rejects.toThrow(/signing-key.pem can be read by others/)
+    chmodSync(path, 0o600)
+    writeFileSync(path, 'no key')
+    await expect(startManager({ dataDir })).rejects.toThrow(/is not a private key in PEM format/)
+    expect(readFileSync(path, 'utf8')).toBe('no key')
+  })
+
+  const sound = {
+    id: 'l-a',
+    state: 'granted',
+    tenant: 'default',
+    node: 'node-a',
+    cores: [0],
+    memoryBytes: 1,
+    epoch: 1,
+    grantedAtMs: 1,
+    expiresAtMs: 2,
+  }
+  it.each([
+    ['lease/l-a', '{"id":', /record lease\/l-a is not JSON/],
+    ['lease/l-a', JSON.stringify({ ...sound, cores: [] }), /record lease\/l-a: cores is an array/],
+    ['lease/l-a', JSON.stringify({ ...sound, id: 'l-b' }), /record lease\/l-a is that of l-b/],
+    ['lease/l-a', JSON.stringify(sound), /lease l-a is on node node-a, which is not recorded/],
+    ['node/node-a', '{}', /record node\/node-a: name is missing/],
+    ['ledger/l-a', 'null', /record ledger\/l-a: it is null/],
+    ['meta/epoch', '-1', /record meta\/epoch: it is -1, must be an integer >= 0/],
+    ['meta/version', '2', /has format 2, this version of rfaas reads format 1/],
+  ])('with a damaged record is refused, naming it: %s', async (key, text, message) => {
+    const dataDir = temporaryDirectory()
+    const first = await startManager({ dataDir })
+    await first.close()
+    const path = join(dataDir, 'state.mdb')
+    const db = open<string, string>({
+      path,
+      noSubdir: true,
+      encoding: 'string',
+      overlappingSync: false,
+    })
+    db.putSync(key, text)
+    await db.close()
+    for (const _attempt of [1, 2]) {
+      await expect(startManager({ dataDir })).rejects.toThrow(
+        expect.objectContaining({
+          code: 'ERR_RFAAS_INTERNAL',
+          message: expect.stringMatching(message) as string,
+        }),
+      )
+    }
+  })
+
+  it.each([
+    ['text', () => Buffer.from('this is a text file, much longer than it looks'.repeat(500))],
+    ['zeros', () => Buffer.alloc(64 * 1024)],
+    ['one byte', () => Buffer.from('x')],
+    ['the first page alone', (whole: Buffer) => whole.subarray(0, 4096)],
+    ['half of it', (whole: Buffer) => whole.subarray(0, whole.length / 2)],
+  ])('whose database was replaced by %s is refused', async (_what, replace) => {
+    const dataDir = temporaryDirectory()
+    const first = await startManager({ dataDir })
+    const cores = Array.from({ length: 100 }, (_, core) => core)
+    await registeredNode(first.url, { cores })
+    await Promise.all(cores.map(() => grant(first.url)))
+    await first.close()
+    const path = join(dataDir, 'state.mdb')
+    writeFileSync(path, replace(readFileSync(path)))
+    await expect(startManager({ dataDir })).rejects.toThrow(
+      /state\.mdb is damaged: it (is no database|was cut off)/,
+    )
+  })
+
+  it('whose database is empty, after a crash in its first moment, is a new one', async () => {
+    const dataDir = temporaryDirectory()
+    writeFileSync(join(dataDir, 'state.mdb'), '')
+    await startManager({ dataDir })
+  })
+
+  it('that cannot be made is refused', async () => {
+    const file = join(temporaryDirectory(), 'file')
+    writeFileSync(file, '')
+    await expect(startManager({ dataDir: join(file, 'below') })).rejects.toThrow(
+      expect.objectContaining({
+        code: 'ERR_RFAAS_INVALID_ARGUMENT',
+        field: 'dataDir',
+        message: expect.stringMatching(/ENOTDIR.*choose a directory/) as string,
+      }),
+    )
+  })
+})
