@@ -167,6 +167,7 @@ export const NodeInfo = Type.Object(
     memoryBytes: bytes,
     freeMemoryBytes: bytes,
     providers: Type.Array(ProviderInfo),
+    hostId: Type.String(),
     lastSeen: instant,
   },
   closed,
@@ -174,6 +175,21 @@ export const NodeInfo = Type.Object(
 export type NodeInfo = Static<typeof NodeInfo>
 export const NodeList = Type.Object({ nodes: Type.Array(NodeInfo) }, closed)
 export type NodeList = Static<typeof NodeList>
+
+/** The ledger: what the closed leases of every tenant used. */
+export const UsageReport = Type.Object({
+  tenants: Type.Array(
+    Type.Object({
+      tenant: Type.String(),
+      leases: Type.Integer(),
+      heldMs: Type.Integer(),
+      cpuMs: Type.Integer(),
+      coreMs: Type.Number(),
+      memoryByteMs: Type.Number(),
+    }),
+  ),
+})
+export type UsageReport = Static<typeof UsageReport>
 
 // ── executors (client ⇄ executor manager; Authorization: Bearer <lease token>) ────────────────
 

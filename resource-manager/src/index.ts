@@ -13,7 +13,6 @@ import { createMetrics } from './metrics.js'
 import { addLeaseRoutes, addNodeRoutes } from './server.js'
 
 export type { ResourceManagerOptions } from './config.js'
-export { UsageReport } from './server.js'
 
 export interface RunningResourceManager {
   /** Base URL, with the port that was really bound. */

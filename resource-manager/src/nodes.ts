@@ -122,6 +122,7 @@ export class NodeTable {
         memoryBytes: record.memoryBytes,
         freeMemoryBytes,
         providers: record.providers,
+        hostId: record.hostId,
         lastSeen: new Date(record.lastSeenMs).toISOString(),
       }
     })

@@ -12,6 +12,7 @@ import {
   NodeRegistration,
   NodeWelcome,
   RenewRequest,
+  UsageReport,
 } from '../../lib/control/schemas.js'
 import type { ControlServer } from '../../lib/control/server.js'
 import { RfaasError } from '../../lib/errors.js'
@@ -23,19 +24,6 @@ const LeasePath = Type.Object({ id: identifier })
 const NodePath = Type.Object({ name: identifier })
 const NodeLeasePath = Type.Object({ name: identifier, id: identifier })
 const Done = { 204: Type.Null({ description: 'done' }) }
-
-export const UsageReport = Type.Object({
-  tenants: Type.Array(
-    Type.Object({
-      tenant: Type.String(),
-      leases: Type.Integer(),
-      heldMs: Type.Integer(),
-      cpuMs: Type.Integer(),
-      coreMs: Type.Number(),
-      memoryByteMs: Type.Number(),
-    }),
-  ),
-})
 
 export interface NodeTerms {
   publicKeyPem: string

@@ -1,0 +1,55 @@
+// A function package on its way to a node: read, named by its content, uploaded once per node.
+import { createHash } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
+import { extname } from 'node:path'
+
+import { request } from '../control/http.js'
+import type { Runtime } from '../control/schemas.js'
+import { invalidArgument, RfaasError } from '../errors.js'
+
+const runtimes: Readonly<Record<string, Runtime>> = {
+  '.so': 'native',
+  '.mjs': 'node',
+  '.js': 'node',
+}
+
+const uploadTimeoutMs = 120_000
+
+export interface FunctionPackage {
+  sha256: string
+  runtime: Runtime
+  code: Uint8Array
+}
+
+/** Reads the package at `path`; its ending tells the runtime. */
+export async function readPackage(path: string): Promise<FunctionPackage> {
+  const runtime = runtimes[extname(path)]
+  if (runtime === undefined) {
+    throw invalidArgument('package', path, 'a path that ends in .so (native) or .mjs (node)')
+  }
+  const code = await readFile(path).catch((cause: unknown) => {
+    const reason = cause instanceof Error ? cause.message : String(cause)
+    throw new RfaasError('ERR_RFAAS_PACKAGE', `the package cannot be read: ${reason}`, {
+      cause,
+      field: 'package',
+      value: path,
+    })
+  })
+  return { sha256: createHash('sha256').update(code).digest('hex'), runtime, code }
+}
+
+/** Makes sure that the node has the package. */
+export async function uploadPackage(
+  executorManager: string,
+  token: string,
+  { sha256, code }: FunctionPackage,
+): Promise<void> {
+  const url = new URL(`/v1/code/${sha256}`, executorManager).href
+  try {
+    await request(url, { method: 'HEAD', token })
+    return
+  } catch (error) {
+    if (!(error instanceof RfaasError) || error.status !== 404) throw error
+  }
+  await request(url, { method: 'PUT', token, body: code, timeoutMs: uploadTimeoutMs })
+}
