@@ -14,6 +14,8 @@ import { addLeaseRoutes, addNodeRoutes } from './server.js'
 
 export type { ResourceManagerOptions } from './config.js'
 
+export { UsageReport } from '../../lib/control/schemas.js'
+
 export interface RunningResourceManager {
   /** Base URL, with the port that was really bound. */
   url: string
