@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 
 #include "core/json.h"
@@ -16,8 +17,19 @@ namespace {
 // Written by the worker's thread, read by the handler on the same thread.
 const char* volatile running_name = nullptr;
 volatile uint64_t running_id = 0;
+void (*volatile reply_to_caller)(const char* cause) = nullptr;
 
-constexpr int kSignals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
+struct SignalCause {
+    int signal;
+    const char* text;
+};
+constexpr SignalCause kSignals[] = {
+    {SIGSEGV, "the function was killed by SIGSEGV (it touched memory that is not its own)"},
+    {SIGBUS, "the function was killed by SIGBUS (it touched memory that is not there)"},
+    {SIGFPE, "the function was killed by SIGFPE (an impossible arithmetic operation)"},
+    {SIGILL, "the function was killed by SIGILL (an illegal instruction)"},
+    {SIGABRT, "the function was killed by SIGABRT (it called abort or failed an assertion)"},
+};
 
 // Async-signal-safe: no allocation, no stdio. `text` may hold quotes only if it is our own.
 struct SafeLine {
@@ -56,6 +68,13 @@ void on_crash(int signal) {
         line.number(static_cast<uint64_t>(signal));
         line.text("}\n");
         [[maybe_unused]] const ssize_t bytes = ::write(kEventsFd, line.bytes, line.length);
+        // The channel is in order: its code was not running, the function's was. Should it need a
+        // lock that the function held (malloc's), the alarm ends us.
+        running_name = nullptr;
+        ::alarm(1);
+        for (const SignalCause& cause : kSignals) {
+            if (cause.signal == signal) reply_to_caller(cause.text);
+        }
     }
     // SA_RESETHAND has restored the default: returning would repeat a fault, raise() repeats it for
     // signals that were sent.
@@ -106,7 +125,8 @@ void Events::refused(const std::string& peer, std::string_view why) {
                "}");
 }
 
-void install_crash_handler() {
+void install_crash_handler(void (*reply)(const char* cause)) {
+    reply_to_caller = reply;
     // Its own stack, or a function that overflowed the stack could not tell.
     const size_t bytes = 64 * 1024;
     stack_t stack = {};
@@ -116,7 +136,15 @@ void install_crash_handler() {
     struct sigaction action = {};
     action.sa_handler = on_crash;
     action.sa_flags = SA_RESETHAND | SA_ONSTACK | SA_NODEFER;
-    for (const int signal : kSignals) ::sigaction(signal, &action, nullptr);
+    for (const SignalCause& cause : kSignals) ::sigaction(cause.signal, &action, nullptr);
+}
+
+void install_exit_handler() {
+    std::atexit([] {
+        if (running_name == nullptr) return;
+        running_name = nullptr;
+        reply_to_caller("the function ended its worker's process (it called exit)");
+    });
 }
 
 void set_running(const char* name, uint64_t request_id) {

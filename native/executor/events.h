@@ -26,9 +26,11 @@ class Events final : public invocation::WorkerEvents {
     std::vector<std::string> refusals_;
 };
 
-// From now on SIGSEGV and its like first tell which function was running. Call on the thread that
-// runs the functions.
-void install_crash_handler();
+// From now on SIGSEGV and its like first tell which function was running, then call `reply` with a
+// text for the caller of that function. Call on the thread that runs the functions.
+void install_crash_handler(void (*reply)(const char* cause));
+// A function that calls exit() is told of in the same way.
+void install_exit_handler();
 // The call that runs now, for the crash handler; null when it is over. `name` must stay alive.
 void set_running(const char* name, uint64_t request_id);
 

@@ -26,13 +26,21 @@ volatile sig_atomic_t stop_requested = 0;
 
 class Worker {
   public:
+    static inline Worker* instance = nullptr;  // for handlers, which know nothing else
+
     Worker(executor::Config config, std::vector<executor::Function> functions,
            executor::Events* events)
         : config_(std::move(config)),
           functions_(std::move(functions)),
           events_(events),
           channel_(events),
-          watchdog_([this] { expire(); }) {}
+          watchdog_([this] { expire(); }) {
+        instance = this;
+        executor::install_crash_handler(
+            [](const char* cause) { instance->function_ended_process(cause); });
+        executor::install_exit_handler();
+    }
+    ~Worker() { instance = nullptr; }
 
     [[nodiscard]] bool open(std::string* reason) {
         config_.channel.function_count = static_cast<uint32_t>(functions_.size());
@@ -145,6 +153,12 @@ class Worker {
         return true;
     }
 
+    // On the function's own stack, from a signal handler or exit(): the process is about to end.
+    void function_ended_process(const char* cause) {
+        channel_.fail(call_.slot, wire::CallStatus::kWorkerLost, cause);
+        channel_.settle();
+    }
+
     executor::Config config_;
     std::vector<executor::Function> functions_;
     executor::Events* events_;
@@ -185,7 +199,6 @@ int main() {
     if (!executor::load_package(config.package, &functions, &reason)) {
         return fail("the package cannot be loaded: " + reason);
     }
-    executor::install_crash_handler();
     Worker worker(std::move(config), std::move(functions), &events);
     if (!worker.open(&reason)) return fail(reason);
     return worker.run();

@@ -40,7 +40,8 @@ enum class CallStatus : uint8_t {
     kDeadline = 4,         // the deadline passed before or while it ran
     kLeaseEnded = 5,       // the worker is being shut down; the call did not run
     kBadRequest = 6,       // the header made no sense; the call did not run
-    kWorkerLost = 7        // never sent: what a client reports when the connection is gone
+    kWorkerLost = 7        // the function took its worker down; also what a client reports for calls
+                           // whose connection is gone
 };
 
 // Private data of the connection request. InfiniBand leaves 56 bytes for it.
