@@ -31,7 +31,9 @@ export function openLmdbStore(dataDir: string): Store {
 class LmdbStore implements Store {
   readonly #db: RootDatabase<string, string>
   readonly #path: string
-  #last: Promise<void> = Promise.resolve()
+  readonly #queue: Changes[] = []
+  /** The flush of what is queued. */
+  #next: Promise<void> | undefined
   #failure: RfaasError | undefined
   #closed = false
 
@@ -70,49 +72,64 @@ class LmdbStore implements Store {
 
   commit(changes: Changes): Promise<void> {
     if (this.#failure !== undefined) return Promise.reject(this.#failure)
-    const puts: [string, string][] = []
-    const put = (key: string, value: unknown): unknown => puts.push([key, JSON.stringify(value)])
-    if (changes.epoch !== undefined) put(keys.epoch, changes.epoch)
-    for (const lease of changes.leases ?? []) put(`lease/${lease.id}`, lease)
-    for (const node of changes.nodes ?? []) put(`node/${node.name}`, node)
-    for (const entry of changes.ledger ?? []) put(`ledger/${entry.lease}`, entry)
-    const removed = changes.removedLeases ?? []
-
-    // LMDB gathers the transactions of one turn into one flush: parallel requests share its cost.
-    const written = this.#db
-      .transaction(() => {
-        for (const [key, value] of puts) void this.#db.put(key, value)
-        for (const id of removed) void this.#db.remove(`lease/${id}`)
-      })
-      .then(
-        () => undefined,
-        (error: unknown) => {
-          this.#failure ??= new RfaasError(
-            'ERR_RFAAS_UNAVAILABLE',
-            `the store ${this.#path} could not be written (${messageOf(error)}): free or repair its disk, then restart the resource manager`,
-            { cause: error },
-          )
-          throw this.#failure
-        },
-      )
-    // A later commit is durable only when the earlier ones are.
-    const ordered = Promise.all([this.#last, written]).then(() => undefined)
-    // Who asked learns of the failure through `ordered`; the chain itself must not be "unhandled".
-    ordered.catch(() => undefined)
-    this.#last = ordered
-    return ordered
+    if (this.#closed) return Promise.reject(new Error('the store is closed'))
+    this.#queue.push(changes)
+    this.#next ??= this.#scheduleFlush()
+    return this.#next
   }
 
   settled(): Promise<void> {
-    return this.#last
+    if (this.#failure !== undefined) return Promise.reject(this.#failure)
+    return this.#next ?? Promise.resolve()
   }
 
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
-    await this.#last.catch(() => undefined)
-    this.#db.transactionSync(() => this.#db.removeSync(keys.owner))
+    // Whoever committed learns of a failure; the end goes on.
+    await this.#next?.catch(() => undefined)
+    try {
+      this.#db.removeSync(keys.owner)
+    } catch (error) {
+      // On a full disk. The entry names a process that will be gone: it stops nobody.
+      if (this.#failure === undefined) throw error
+    }
     await this.#db.close()
+  }
+
+  /** Commits of one turn of the event loop share a transaction and its flush. The flush blocks the
+   * loop: LMDB's own asynchronous writes end the process when the disk is full. */
+  #scheduleFlush(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      setImmediate(() => {
+        const batch = this.#queue.splice(0)
+        this.#next = undefined
+        try {
+          this.#write(batch)
+          resolve()
+        } catch (error) {
+          this.#failure = new RfaasError(
+            'ERR_RFAAS_UNAVAILABLE',
+            `the store ${this.#path} could not be written (${messageOf(error)}): free or repair its disk, then restart the resource manager`,
+            { cause: error },
+          )
+          reject(this.#failure)
+        }
+      })
+    })
+  }
+
+  #write(batch: readonly Changes[]): void {
+    const put = (key: string, value: unknown): void => this.#db.putSync(key, JSON.stringify(value))
+    this.#db.transactionSync(() => {
+      for (const { epoch, leases, removedLeases, nodes, ledger } of batch) {
+        if (epoch !== undefined) put(keys.epoch, epoch)
+        for (const lease of leases ?? []) put(`lease/${lease.id}`, lease)
+        for (const node of nodes ?? []) put(`node/${node.name}`, node)
+        for (const entry of ledger ?? []) put(`ledger/${entry.lease}`, entry)
+        for (const id of removedLeases ?? []) this.#db.removeSync(`lease/${id}`)
+      }
+    })
   }
 
   /** Two managers on one store would grant the same cores. LMDB's writer lock spans processes, so

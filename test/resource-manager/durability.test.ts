@@ -86,6 +86,37 @@ describe('a resource manager that is killed', () => {
   }, 30_000)
 })
 
+describe('a resource manager whose disk is full', () => {
+  it('refuses what it cannot store, goes on answering, and keeps what it stored', async () => {
+    const dataDir = temporaryDirectory()
+    const first = await spawnManager(dataDir, 256)
+    await registeredNode(first.url, { cores: Array.from({ length: 4096 }, (_, core) => core) })
+    const answered: string[] = []
+    const full = await (async (): Promise<unknown> => {
+      try {
+        for (;;) answered.push((await grant(first.url)).lease.id)
+      } catch (error) {
+        return error
+      }
+    })()
+    const refusal = {
+      code: 'ERR_RFAAS_UNAVAILABLE',
+      status: 503,
+      message: expect.stringMatching(
+        /^the store .*state\.mdb could not be written .*free or repair its disk, then restart/,
+      ) as string,
+    }
+    expect(full).toMatchObject(refusal)
+    expect(answered.length).toBeGreaterThan(10)
+    await expect(grant(first.url)).rejects.toMatchObject(refusal)
+    await expect(release(first.url, answered[0] ?? '')).rejects.toMatchObject(refusal)
+    expect(await first.end('SIGTERM')).toBe(0)
+
+    const { url } = await startManager({ dataDir })
+    for (const id of answered) expect(await lease(url, id)).toMatchObject({ id, state: 'granted' })
+  })
+})
+
 describe('a restart', () => {
   it('finds a lease expired whose time passed meanwhile, and still keeps its cores', async () => {
     const dataDir = temporaryDirectory()

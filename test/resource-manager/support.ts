@@ -15,6 +15,7 @@ import {
   LeaseInfo,
   NodeList,
   NodeWelcome,
+  UsageReport,
   type EndEvent,
   type LeaseRequest,
   type NodeInfo,
@@ -22,7 +23,6 @@ import {
 } from '../../lib/control/schemas.js'
 import {
   startResourceManager,
-  UsageReport,
   type ResourceManagerOptions,
   type RunningResourceManager,
 } from '../../resource-manager/src/index.js'
@@ -74,11 +74,10 @@ export function lease(url: string, id: string): Promise<LeaseInfo> {
   return request(`${url}/v1/leases/${id}`, { schema: LeaseInfo })
 }
 
-export async function usage(url: string): Promise<UsageReportTenant | undefined> {
+export async function usage(url: string): Promise<UsageReport['tenants'][number] | undefined> {
   const report = await request(`${url}/v1/usage`, { schema: UsageReport })
   return report.tenants.find(({ tenant }) => tenant === 'default')
 }
-type UsageReportTenant = Awaited<ReturnType<typeof request<typeof UsageReport>>>['tenants'][number]
 
 export async function nodeInfo(url: string, name: string): Promise<NodeInfo | undefined> {
   const { nodes } = await request(`${url}/v1/nodes`, { schema: NodeList })
@@ -164,11 +163,19 @@ export interface ManagerProcess {
   end(signal: NodeJS.Signals): Promise<number | NodeJS.Signals | null>
 }
 
-/** The manager as its own process. */
-export async function spawnManager(dataDir: string): Promise<ManagerProcess> {
+/** The manager as its own process; no file that it writes may grow beyond `maxFileKiB`. */
+export async function spawnManager(dataDir: string, maxFileKiB?: number): Promise<ManagerProcess> {
   const main = fileURLToPath(new URL('../../dist/resource-manager/src/main.js', import.meta.url))
   const args = ['--port', '0', '--data-dir', dataDir, '--log-level', 'error']
-  const child = spawn(process.execPath, [main, ...args], { stdio: ['ignore', 'pipe', 'inherit'] })
+  // With a handler for the signal, a write beyond the limit fails like one on a full disk.
+  const command =
+    maxFileKiB === undefined
+      ? [process.execPath, main, ...args]
+      : [
+          ...['bash', '-c', `ulimit -f ${maxFileKiB}; exec "$@"`, 'bash', process.execPath],
+          ...['--import', "data:text/javascript,process.on('SIGXFSZ',()=>{})", main, ...args],
+        ]
+  const child = spawn(command[0] ?? '', command.slice(1), { stdio: ['ignore', 'pipe', 'inherit'] })
   const exited = once(child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>
   const end = async (signal: NodeJS.Signals): Promise<number | NodeJS.Signals | null> => {
     child.kill(signal)
