@@ -38,6 +38,11 @@
     "floor_sources": [
       "native/bench/floor.cc"
     ],
-    "test_sources": []
+    "test_sources": [
+      "native/test/fabric_test.cc"
+    ],
+    "verbs_test_sources": [
+      "native/test/verbs_test.cc"
+    ]
   }
 }

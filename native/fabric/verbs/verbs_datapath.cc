@@ -78,6 +78,23 @@ Status to_status(ibv_wc_status status) {
     }
 }
 
+// A receive that fails was too short, or fell with its queue pair. Devices differ in what they call
+// the first (Soft-RoCE: an operation error), and Soft-RoCE blames a receive for the write that took
+// it.
+Status to_receive_status(ibv_wc_status status) {
+    switch (status) {
+        case IBV_WC_LOC_QP_OP_ERR:
+        case IBV_WC_REM_INV_REQ_ERR:
+            return Status::kLocalLength;
+        case IBV_WC_LOC_ACCESS_ERR:
+        case IBV_WC_REM_ACCESS_ERR:
+        case IBV_WC_REM_OP_ERR:
+            return Status::kFlushed;
+        default:
+            return to_status(status);
+    }
+}
+
 }  // namespace
 
 // ── the completion queue ────────────────────────────────────────────────────────────────────────
@@ -194,7 +211,11 @@ int VerbsQueuePair::post_send(const SendRequest& request) {
     if (!to_ibv(request.opcode, &wr.opcode) || request.segment_count > 2) return -EINVAL;
     const bool atomic =
         request.opcode == Opcode::kFetchAdd || request.opcode == Opcode::kCompareSwap;
-    if (atomic && (request.segment_count != 1 || request.segments[0].length != 8)) return -EINVAL;
+    // Not left to the devices: some refuse to post it, others send it and fail.
+    if (atomic && (request.segment_count != 1 || request.segments[0].length != 8 ||
+                   request.remote_address % 8 != 0)) {
+        return -EINVAL;
+    }
     // Keys of this provider have 32 bits; no region has this one.
     if (request.rkey > UINT32_MAX) return -EINVAL;
 
@@ -292,7 +313,7 @@ bool VerbsQueuePair::completed(const ibv_wc& wc, Completion* out) {
 
     *out = {};
     out->queue_pair = qp_->qp_num;
-    out->status = to_status(wc.status);
+    out->status = received ? to_receive_status(wc.status) : to_status(wc.status);
     if (received) {
         const Receive& receive = receives_[(retired + ahead) & (receives_.size() - 1)];
         out->id = receive.id;
