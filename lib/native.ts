@@ -257,6 +257,8 @@ export interface NativeWorkerOptions {
   outputBytes: number
   /** Names, in the order of their indices. */
   functions: readonly string[]
+  /** Pins all threads of the process; -1: none. */
+  core: number
   /** Where to report a function that ran past its deadline before the process ends. */
   eventsFd: number
 }
