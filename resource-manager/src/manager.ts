@@ -15,12 +15,13 @@ import type { Logger } from '../../lib/control/log.js'
 import type { EventStream } from '../../lib/control/server.js'
 import { signToken } from '../../lib/control/token.js'
 import { RfaasError, invalidArgument } from '../../lib/errors.js'
-import { formatBytes } from '../../lib/units.js'
-import type { Candidate, Scheduler } from '../schedulers/first-fit.js'
+import type { Scheduler } from '../schedulers/first-fit.js'
 import type { Changes, EndReason, LeaseRecord, Store } from '../stores/store.js'
+import { adopt } from './adoption.js'
 import { Ledger, ledgerEntry, type TenantUsage } from './ledger.js'
 import { LeaseBook, isLive, isOver, newLeaseId, nextState, type LeaseEvent } from './leases.js'
 import { NodeTable } from './nodes.js'
+import { leaseEnded, noCapacity, notFound } from './refusals.js'
 
 /** The only tenant until there are API keys. */
 const tenant = 'default'
@@ -89,7 +90,9 @@ export class Manager {
     const holding = (node: string): Iterable<LeaseRecord> => this.#leases.holding(node)
     const candidates = this.#nodes.candidates(holding, request.node)
     const placement = this.#options.scheduler(request, candidates)
-    if (placement === undefined) throw this.#noCapacity(request, candidates)
+    if (placement === undefined) {
+      throw noCapacity(request, candidates, this.#nodes.countByState().lost)
+    }
 
     const nowMs = Date.now()
     const lease: LeaseRecord = {
@@ -170,21 +173,9 @@ export class Manager {
     this.#nodes.examine(registration)
     const { name } = registration
     const nowMs = Date.now()
-    const reported = new Set(registration.leases)
-    const held = [...this.#leases.holding(name)]
+    const { gone, lost } = adopt(this.#leases.holding(name), registration)
     const node = this.#nodes.register(registration, nowMs)
-    const misfits = this.#misfits(held, registration)
-    const settled: LeaseRecord[] = []
-    const lost: LeaseRecord[] = []
-    for (const lease of held) {
-      const gone = !reported.has(lease.id)
-      // A lease that never had an executor is not in the node's list, and still good.
-      const ended =
-        isLive(lease.state) && (misfits.has(lease.id) || (gone && lease.state === 'active'))
-      if (gone && (ended || isOver(lease.state))) settled.push(lease)
-      else if (ended) lost.push(lease)
-    }
-    const closing = settled.map((lease) => this.#closing(lease, undefined, nowMs))
+    const closing = gone.map((lease) => this.#closing(lease, undefined, nowMs))
     const losing = lost.map((lease) => ({ ...lease, state: this.#next(lease, 'lose') }))
     await this.#change({
       nodes: [node],
@@ -199,11 +190,7 @@ export class Manager {
   heartbeat(name: string, { leases }: NodeHeartbeat): HeartbeatReply {
     this.#findLostNodes()
     if (!this.#nodes.heard(name, Date.now())) {
-      throw new RfaasError(
-        'ERR_RFAAS_NOT_FOUND',
-        `node ${name} is not registered, or was lost: register it`,
-        { status: 404, field: 'name', value: name },
-      )
+      throw notFound('name', `node ${name} is not registered, or was lost: register it`)
     }
     this.#expireDue()
     return { end: this.#endsFor(name, leases) }
@@ -318,22 +305,6 @@ export class Manager {
     }
   }
 
-  /** Live leases that a node which came back smaller cannot hold any more; oldest keep their place. */
-  #misfits(held: readonly LeaseRecord[], registration: NodeRegistration): Set<string> {
-    const cores = new Set(registration.cores)
-    let memoryBytes = registration.memoryBytes
-    const misfits = new Set<string>()
-    for (const lease of held) {
-      if (!isLive(lease.state)) continue
-      if (lease.memoryBytes > memoryBytes || lease.cores.some((core) => !cores.has(core))) {
-        misfits.add(lease.id)
-      } else {
-        memoryBytes -= lease.memoryBytes
-      }
-    }
-    return misfits
-  }
-
   /** What a node has to end: its leases that are over, and whatever it runs without a live lease. */
   #endsFor(name: string, reported: readonly string[]): string[] {
     const end = new Set<string>()
@@ -348,11 +319,7 @@ export class Manager {
   #next(lease: LeaseRecord, event: LeaseEvent): LeaseRecord['state'] {
     const state = nextState(lease.state, event)
     if (state !== undefined) return state
-    const at = new Date(lease.expiresAtMs).toISOString()
-    const how = lease.state === 'expired' ? `expired at ${at}` : `is ${lease.state}`
-    throw new RfaasError('ERR_RFAAS_LEASE_ENDED', `lease ${lease.id} ${how}: request a new one`, {
-      status: 409,
-    })
+    throw leaseEnded(lease)
   }
 
   #nextEpoch(): number {
@@ -369,47 +336,19 @@ export class Manager {
   #requireLease(id: string): LeaseRecord {
     const lease = this.#leases.get(id)
     if (lease !== undefined) return lease
-    throw new RfaasError('ERR_RFAAS_NOT_FOUND', `there is no lease ${id}, or it ended long ago`, {
-      status: 404,
-      field: 'id',
-    })
+    throw notFound('id', `there is no lease ${id}, or it ended long ago`)
   }
 
   #requireLeaseOn(node: string, id: string): LeaseRecord {
     this.#requireNode(node)
     const lease = this.#requireLease(id)
     if (lease.node === node) return lease
-    throw new RfaasError('ERR_RFAAS_NOT_FOUND', `lease ${id} is not on node ${node}`, {
-      status: 404,
-      field: 'id',
-    })
+    throw notFound('id', `lease ${id} is not on node ${node}`)
   }
 
   #requireNode(name: string): void {
     if (this.#nodes.get(name) !== undefined) return
-    throw new RfaasError(
-      'ERR_RFAAS_NOT_FOUND',
-      `there is no node ${name}: GET /v1/nodes lists the registered ones`,
-      { status: 404, field: 'node' },
-    )
-  }
-
-  #noCapacity(request: LeaseRequest, candidates: readonly Candidate[]): RfaasError {
-    const shown = candidates
-      .slice(0, 8)
-      .map(
-        ({ name, freeCores, freeMemoryBytes }) =>
-          `${name} has ${freeCores.length} cores and ${formatBytes(freeMemoryBytes)} free`,
-      )
-    if (candidates.length > 8) shown.push(`${candidates.length - 8} more nodes have no room either`)
-    if (shown.length === 0) {
-      const { lost } = this.#nodes.countByState()
-      shown.push(lost === 0 ? 'no node is registered' : `no node is up, ${lost} lost`)
-    }
-    const wanted = `${request.cores} free ${request.cores === 1 ? 'core' : 'cores'} and ${formatBytes(request.memoryBytes)}`
-    return new RfaasError('ERR_RFAAS_NO_CAPACITY', `no node has ${wanted}: ${shown.join('; ')}`, {
-      status: 409,
-    })
+    throw notFound('node', `there is no node ${name}: GET /v1/nodes lists the registered ones`)
   }
 
   #grantOf(lease: LeaseRecord): LeaseGrant {

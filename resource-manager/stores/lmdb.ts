@@ -86,14 +86,12 @@ class LmdbStore implements Store {
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
-    // Whoever committed learns of a failure; the end goes on.
+    // Whoever committed learns of a failure.
     await this.#next?.catch(() => undefined)
-    try {
-      this.#db.removeSync(keys.owner)
-    } catch (error) {
-      // On a full disk. The entry names a process that will be gone: it stops nobody.
-      if (this.#failure === undefined) throw error
-    }
+    // LMDB must not be touched once a write has failed: its memory is not sound then. The entry of
+    // the owner stays, but it names a process that will be gone, and so stops nobody.
+    if (this.#failure !== undefined) return
+    this.#db.removeSync(keys.owner)
     await this.#db.close()
   }
 

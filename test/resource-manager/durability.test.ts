@@ -89,7 +89,7 @@ describe('a resource manager that is killed', () => {
 describe('a resource manager whose disk is full', () => {
   it('refuses what it cannot store, goes on answering, and keeps what it stored', async () => {
     const dataDir = temporaryDirectory()
-    const first = await spawnManager(dataDir, 256)
+    const first = await spawnManager(dataDir, { maxFileKiB: 256 })
     await registeredNode(first.url, { cores: Array.from({ length: 4096 }, (_, core) => core) })
     const answered: string[] = []
     const full = await (async (): Promise<unknown> => {

@@ -164,9 +164,12 @@ export interface ManagerProcess {
 }
 
 /** The manager as its own process; no file that it writes may grow beyond `maxFileKiB`. */
-export async function spawnManager(dataDir: string, maxFileKiB?: number): Promise<ManagerProcess> {
+export async function spawnManager(
+  dataDir: string,
+  { args: more = [], maxFileKiB }: { args?: string[]; maxFileKiB?: number } = {},
+): Promise<ManagerProcess> {
   const main = fileURLToPath(new URL('../../dist/resource-manager/src/main.js', import.meta.url))
-  const args = ['--port', '0', '--data-dir', dataDir, '--log-level', 'error']
+  const args = ['--port', '0', '--data-dir', dataDir, '--log-level', 'error', ...more]
   // With a handler for the signal, a write beyond the limit fails like one on a full disk.
   const command =
     maxFileKiB === undefined

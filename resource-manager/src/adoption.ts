@@ -1,0 +1,42 @@
+// What a registration means for the leases that the manager has on that node. Pure: the manager
+// carries it out.
+import type { NodeRegistration } from '../../lib/control/schemas.js'
+import type { LeaseRecord } from '../stores/store.js'
+import { isLive, isOver } from './leases.js'
+
+export interface Adoption {
+  /** Nothing of them is on the node any more: their cores are free. */
+  gone: LeaseRecord[]
+  /** The node runs them, but has no room for them any more: it has to end them. */
+  lost: LeaseRecord[]
+}
+
+export function adopt(held: Iterable<LeaseRecord>, registration: NodeRegistration): Adoption {
+  const reported = new Set(registration.leases)
+  const cores = new Set(registration.cores)
+  let memoryBytes = registration.memoryBytes
+  const gone: LeaseRecord[] = []
+  const lost: LeaseRecord[] = []
+  for (const lease of held) {
+    const runs = reported.has(lease.id)
+    if (isOver(lease.state)) {
+      if (!runs) gone.push(lease)
+      continue
+    }
+    if (!isLive(lease.state)) continue
+    // A granted lease has no executor yet: that the node does not list it means nothing.
+    if (lease.state === 'active' && !runs) {
+      gone.push(lease)
+      continue
+    }
+    // The oldest leases keep their place.
+    if (lease.memoryBytes <= memoryBytes && lease.cores.every((core) => cores.has(core))) {
+      memoryBytes -= lease.memoryBytes
+    } else if (runs) {
+      lost.push(lease)
+    } else {
+      gone.push(lease)
+    }
+  }
+  return { gone, lost }
+}
