@@ -6,7 +6,7 @@
 import type { ExecutorInfo, WorkerEndpoint } from '../control/schemas.js'
 import { invalidArgument, RfaasError } from '../errors.js'
 import { native, type NativeDevice, type NativeInvoker } from '../native.js'
-import { CallMemory } from './memory.js'
+import { CallMemory, type Place } from './memory.js'
 import { callError, sendError } from './outcome.js'
 import { WaitingCalls, type Waiting } from './waiting.js'
 
@@ -97,13 +97,15 @@ export class Functions {
   readonly #outputStride: number
   #closed: RfaasError | undefined
   #closing: Promise<void> | undefined
-  // The last name and buffers that a call used: most programs use the same again.
+  // The last name and views that a synchronous call used, and where they lie: most programs use the
+  // same again, and asking a view for its buffer costs as much as crossing into native code. A view
+  // of registered memory never changes its place or length.
   #lastName = ''
   #lastIndex = -1
-  #lastInput: ArrayBufferLike | undefined
-  #lastInputRegion = -1
-  #lastOutput: ArrayBufferLike | undefined
-  #lastOutputRegion = -1
+  #lastInput: Uint8Array | undefined
+  #lastInputPlace: Place | undefined
+  #lastOutput: Uint8Array | undefined
+  #lastOutputPlace: Place | undefined
 
   private constructor(
     device: NativeDevice,
@@ -181,31 +183,30 @@ export class Functions {
     record[iWorker] = worker
     record[iSlot] = slot
     record[iFunction] = index
-    record[iInputLength] = input.byteLength
     record[iTimeout] = timeoutUs
     record[iPatience] = timeoutUs + graceUs
 
-    const inputBuffer = input.buffer
-    if (inputBuffer !== this.#lastInput) {
-      this.#lastInputRegion = this.#memory.indexOf(inputBuffer)
-      this.#lastInput = inputBuffer
+    if (input !== this.#lastInput) {
+      this.#lastInputPlace = this.#memory.find(input)
+      this.#lastInput = input
     }
-    if (this.#lastInputRegion >= 0) {
-      record[iInputRegion] = this.#lastInputRegion
-      record[iInputOffset] = input.byteOffset
+    const from = this.#lastInputPlace
+    if (from !== undefined) {
+      record[iInputRegion] = from.index
+      record[iInputOffset] = from.offset
+      record[iInputLength] = from.length
     } else {
       this.#stageInput(state, slot, input)
     }
-    const outputBuffer = output.buffer
-    if (outputBuffer !== this.#lastOutput) {
-      this.#lastOutputRegion = this.#memory.indexOf(outputBuffer)
-      this.#lastOutput = outputBuffer
+    if (output !== this.#lastOutput) {
+      this.#lastOutputPlace = this.#memory.find(output)
+      this.#lastOutput = output
     }
-    const direct = this.#lastOutputRegion >= 0
-    if (direct) {
-      record[iOutputRegion] = this.#lastOutputRegion
-      record[iOutputOffset] = output.byteOffset
-      record[iOutputCapacity] = output.byteLength
+    const to = this.#lastOutputPlace
+    if (to !== undefined) {
+      record[iOutputRegion] = to.index
+      record[iOutputOffset] = to.offset
+      record[iOutputCapacity] = to.length
     } else {
       this.#stageOutput(state, slot, Math.min(output.byteLength, this.#settings.outputBytes))
     }
@@ -214,7 +215,7 @@ export class Functions {
     const length = record[iResultLength] ?? 0
     if (status === ok) {
       state.free.push(slot)
-      if (!direct) output.set(this.#stagedOutput(state, slot, length))
+      if (to === undefined) output.set(this.#stagedOutput(state, slot, length))
       return length
     }
     return this.#failSync(name, state, worker, slot, status, length)
@@ -375,15 +376,15 @@ export class Functions {
     const slot = state?.free.pop()
     if (state === undefined || slot === undefined) return false
     const record = this.#record
-    const region = this.#memory.indexOf(call.input.buffer)
+    const from = this.#memory.find(call.input)
     record[iWorker] = worker
     record[iSlot] = slot
     record[iFunction] = call.index
-    record[iInputLength] = call.input.byteLength
     record[iTimeout] = call.timeoutUs
-    if (region >= 0) {
-      record[iInputRegion] = region
-      record[iInputOffset] = call.input.byteOffset
+    if (from !== undefined) {
+      record[iInputRegion] = from.index
+      record[iInputOffset] = from.offset
+      record[iInputLength] = from.length
     } else {
       this.#stageInput(state, slot, call.input)
     }
@@ -541,6 +542,7 @@ export class Functions {
     staging.bytes.set(input, offset)
     this.#record[iInputRegion] = staging.index
     this.#record[iInputOffset] = offset
+    this.#record[iInputLength] = input.byteLength
   }
 
   #stageOutput(state: WorkerState, slot: number, capacity: number): void {

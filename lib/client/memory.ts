@@ -16,6 +16,7 @@ interface Arena {
 export interface Place {
   index: number
   offset: number
+  length: number
 }
 
 /** The registered memory of one executor's client. Views live until the executor is closed. */
@@ -45,9 +46,11 @@ export class CallMemory {
     return view
   }
 
-  /** The index of the region that holds `buffer`, or -1 for memory that is not ours. */
-  indexOf(buffer: ArrayBufferLike): number {
-    return this.#byBuffer.get(buffer) ?? -1
+  /** Where `view` lies in our regions; undefined for memory that is not registered. */
+  find(view: Uint8Array): Place | undefined {
+    const index = this.#byBuffer.get(view.buffer)
+    if (index === undefined) return undefined
+    return { index, offset: view.byteOffset, length: view.byteLength }
   }
 
   /** A whole region for the caller alone. */
