@@ -18,13 +18,12 @@ export function checkBytes(field: string, value: unknown, max: number): Uint8Arr
   return value
 }
 
-/** Milliseconds until a wait gives up; undefined waits for ever. */
-export function checkTimeout(field: string, value: unknown): number | undefined {
-  if (value === undefined || value === Infinity) return undefined
+/** Milliseconds until a wait gives up; undefined or Infinity: never. */
+export function checkTimeout(field: string, value: unknown): void {
+  if (value === undefined || value === Infinity) return
   if (typeof value !== 'number' || !(value >= 0 && value <= 0x7fffffff)) {
     throw invalidArgument(field, value, 'milliseconds from 0 to 2147483647, or Infinity')
   }
-  return value
 }
 
 export function closedError(what: string): RfaasError {

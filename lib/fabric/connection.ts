@@ -5,7 +5,7 @@ import { checkBytes, checkInteger, closedError } from './checks.js'
 import { checkCompletionQueue, type CompletionQueue, type DeviceScope } from './completion-queue.js'
 import type { DeviceInfo } from './device.js'
 import { QueuePair } from './queue-pair.js'
-import { startWait, type Wait, type WaitOptions } from './wait.js'
+import { checkWait, startWait, type Wait, type WaitOptions } from './wait.js'
 
 export interface QueuePairOptions {
   /** For both directions. Or give the two below. */
@@ -87,6 +87,7 @@ export class ConnectionRequest {
   /** Resolves with the connected queue pair. */
   async accept(options: AcceptOptions): Promise<QueuePair> {
     const { scope, info } = this.#listener
+    checkWait('accept', options)
     const privateData =
       options.privateData === undefined
         ? null

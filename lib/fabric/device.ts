@@ -6,6 +6,7 @@ import { CompletionQueue, type DeviceScope } from './completion-queue.js'
 import { checkQueuePairOptions, Listener, type ConnectOptions } from './connection.js'
 import { MemoryRegion, type Access } from './memory-region.js'
 import { QueuePair } from './queue-pair.js'
+import { checkWait } from './wait.js'
 
 /** What a device can do. Programs decide by these, not by the provider's name. */
 export interface DeviceInfo {
@@ -101,6 +102,7 @@ export class Device {
    */
   async connect(address: string, options: ConnectOptions): Promise<QueuePair> {
     checkAddress(address)
+    checkWait('connect', options)
     const privateData =
       options.privateData === undefined
         ? null

@@ -17,14 +17,20 @@ export interface Wait<T> {
   reject(error: RfaasError): void
 }
 
-/** Throws if the signal is already aborted. `end` runs when the wait settles, before its promise. */
-export function startWait<T>(what: string, options: WaitOptions, end: () => void): Wait<T> {
+/** Throws if an option is wrong or the signal already aborted: before any work is begun. */
+export function checkWait(what: string, options: WaitOptions): WaitOptions {
   const { signal } = options
-  const timeoutMs = checkTimeout('timeoutMs', options.timeoutMs)
+  checkTimeout('timeoutMs', options.timeoutMs)
   if (signal !== undefined && !(signal instanceof AbortSignal)) {
     throw invalidArgument('signal', signal, 'an AbortSignal')
   }
   if (signal?.aborted === true) throw abortedError(what, signal)
+  return options
+}
+
+/** `end` runs when the wait settles, before its promise. */
+export function startWait<T>(what: string, options: WaitOptions, end: () => void): Wait<T> {
+  const { signal, timeoutMs = Infinity } = checkWait(what, options)
   let settled = false
   let timer: NodeJS.Timeout | undefined
   let listener: Disposable | undefined
@@ -42,7 +48,7 @@ export function startWait<T>(what: string, options: WaitOptions, end: () => void
     resolve = (value) => settle(() => onResolve(value))
     reject = (error) => settle(() => onReject(error))
   })
-  if (timeoutMs !== undefined) {
+  if (timeoutMs !== Infinity) {
     timer = setTimeout(() => {
       reject(new RfaasError('ERR_RFAAS_DEADLINE', `${what}: nothing within ${timeoutMs} ms`))
     }, timeoutMs)
