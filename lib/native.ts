@@ -289,6 +289,8 @@ export interface NativeWorker {
 export interface NativeAddon {
   /** Before anything else: the class that the control path throws. */
   initialize(errorClass: typeof RfaasError): void
+  /** Closes every device of this thread. */
+  closeAll(): void
   providers(): NativeProviderStatus[]
   /** `name` empty: the first usable device. */
   openDevice(provider: string, name: string): NativeDevice
@@ -315,6 +317,8 @@ function load(): NativeAddon {
     throw unavailable(`${file} cannot be loaded: ${reason}`, error)
   }
   addon.initialize(RfaasError)
+  // process.exit() skips the addon's own clean-up on the main thread.
+  process.on('exit', () => addon.closeAll())
   if (process.env['RFAAS_TRACE_NATIVE'] === '1') trace(addon)
   return addon
 }

@@ -54,6 +54,12 @@ void initialize(const Napi::CallbackInfo& info) {
     Module::of(info.Env()).error_class = Napi::Persistent(info[0].As<Napi::Function>());
 }
 
+// The process is about to exit: Node does not end the environment of its main thread in every case,
+// and what listeners have left in the file system would stay.
+void close_all(const Napi::CallbackInfo& info) {
+    Module::of(info.Env()).devices.close_all(CloseReason::kAsked);
+}
+
 Napi::Value providers(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
     const auto statuses = fabric::providers();
@@ -257,6 +263,7 @@ Napi::Object initialize_addon(Napi::Env env, Napi::Object exports) {
     env.SetInstanceData(module);
 
     exports.Set("initialize", Napi::Function::New<initialize>(env, "initialize"));
+    exports.Set("closeAll", Napi::Function::New<close_all>(env, "closeAll"));
     exports.Set("providers", Napi::Function::New<providers>(env, "providers"));
     exports.Set("openDevice", Napi::Function::New<open_device>(env, "openDevice"));
     exports.Set("createInvoker", Napi::Function::New<Invoker::create>(env, "createInvoker"));
