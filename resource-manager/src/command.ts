@@ -13,6 +13,7 @@ const names = [
   'heartbeatMs',
   'nodeTimeoutMs',
   'maxLeaseMs',
+  'minFreeBytes',
   'allowRemote',
   'logLevel',
 ] as const
@@ -30,6 +31,7 @@ export function resourceManagerCommand(): Command {
       'silence after which a node is lost (default: 3 heartbeats)',
     )
     .option('--max-lease-ms <time>', 'longest lease and renewal (default: 7d)')
+    .option('--min-free-bytes <size>', 'disk space to leave unused (default: 64MiB)')
     .option('--allow-remote', 'listen on an address that other hosts can reach')
     .addOption(new Option('--log-level <level>', 'least severity to log').choices(logLevels))
     .option('--config <file>', 'JSON object with these options; flags win')

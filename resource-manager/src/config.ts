@@ -4,7 +4,7 @@ import { isIPv4, isIPv6 } from 'node:net'
 import { join, resolve } from 'node:path'
 import type { Logger, LogLevel } from '../../lib/control/log.js'
 import { invalidArgument, RfaasError } from '../../lib/errors.js'
-import { parseDuration } from '../../lib/units.js'
+import { parseBytes, parseDuration } from '../../lib/units.js'
 
 export interface ResourceManagerOptions {
   /** Address to listen on; anything but loopback needs `allowRemote`. Default 127.0.0.1. */
@@ -19,6 +19,8 @@ export interface ResourceManagerOptions {
   nodeTimeoutMs?: number | string
   /** Longest time for which a lease is granted or renewed at once. Default 7 days. */
   maxLeaseMs?: number | string
+  /** Refuse changes while the data directory's file system has less left. Default 64 MiB. */
+  minFreeBytes?: number | string
   /** Accept requests from other hosts, although nothing authenticates them. */
   allowRemote?: boolean
   logLevel?: LogLevel
@@ -33,6 +35,7 @@ export interface Config {
   heartbeatMs: number
   nodeTimeoutMs: number
   maxLeaseMs: number
+  minFreeBytes: number
 }
 
 const weekMs = 7 * 24 * 3600 * 1000
@@ -70,6 +73,7 @@ export function resolveConfig(options: ResourceManagerOptions): Config {
       24 * 3_600_000,
     ),
     maxLeaseMs: duration('maxLeaseMs', options.maxLeaseMs ?? weekMs, 1000, weekMs),
+    minFreeBytes: parseBytes(options.minFreeBytes ?? '64MiB', 'minFreeBytes'),
   }
 }
 

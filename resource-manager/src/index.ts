@@ -30,7 +30,7 @@ export async function startResourceManager(
   const logger =
     options.logger ?? createLogger({ name: 'resource-manager', level: options.logLevel ?? 'info' })
   createDataDir(config.dataDir)
-  const store = openLmdbStore(config.dataDir)
+  const store = openLmdbStore(config.dataDir, config.minFreeBytes)
   // Whatever fails from here on must give the store back, or the next start would be refused.
   try {
     return await serve(store)

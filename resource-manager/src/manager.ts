@@ -231,6 +231,7 @@ export class Manager {
 
   /** Memory now, disk before the promise resolves. The only place where either changes. */
   async #change(changes: Changes): Promise<void> {
+    this.#options.store.assertWritable()
     const removedLeases = (changes.leases ?? []).flatMap((lease) => this.#leases.put(lease))
     for (const entry of changes.ledger ?? []) this.#ledger.add(entry)
     this.#armExpiry()

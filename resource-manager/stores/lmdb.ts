@@ -1,10 +1,11 @@
 // The default store: LMDB in the data directory. Values are JSON text, keys are `<kind>/<id>`.
-import { closeSync, fstatSync, openSync, readFileSync, readSync } from 'node:fs'
+import { closeSync, fstatSync, openSync, readFileSync, readSync, statfsSync } from 'node:fs'
 import { join } from 'node:path'
 import { open, type RootDatabase } from 'lmdb'
 import { Type, type Static, type TSchema } from 'typebox'
 import { inspect } from '../../lib/control/check.js'
 import { RfaasError } from '../../lib/errors.js'
+import { formatBytes } from '../../lib/units.js'
 import {
   LeaseRecord,
   LedgerEntry,
@@ -24,20 +25,25 @@ type Owner = Static<typeof Owner>
 
 const keys = { version: 'meta/version', epoch: 'meta/epoch', owner: 'meta/owner' }
 
-export function openLmdbStore(dataDir: string): Store {
-  return new LmdbStore(dataDir)
+/** Changes are refused while the file system has less than `minFreeBytes` left. */
+export function openLmdbStore(dataDir: string, minFreeBytes: number): Store {
+  return new LmdbStore(dataDir, minFreeBytes)
 }
 
 class LmdbStore implements Store {
   readonly #db: RootDatabase<string, string>
   readonly #path: string
+  readonly #dataDir: string
+  readonly #minFreeBytes: number
   readonly #queue: Changes[] = []
   /** The flush of what is queued. */
   #next: Promise<void> | undefined
   #failure: RfaasError | undefined
   #closed = false
 
-  constructor(dataDir: string) {
+  constructor(dataDir: string, minFreeBytes: number) {
+    this.#dataDir = dataDir
+    this.#minFreeBytes = minFreeBytes
     this.#path = join(dataDir, 'state.mdb')
     const flaw = fileFlaw(this.#path)
     if (flaw !== undefined) throw this.#damaged(flaw)
@@ -68,6 +74,16 @@ class LmdbStore implements Store {
       nodes: [...this.#all('node', NodeRecord, (node) => node.name)],
       ledger: this.#all('ledger', LedgerEntry, (entry) => entry.lease),
     }
+  }
+
+  assertWritable(): void {
+    if (this.#failure !== undefined) throw this.#failure
+    const { bavail, bsize } = statfsSync(this.#dataDir)
+    if (bavail * bsize >= this.#minFreeBytes) return
+    throw new RfaasError(
+      'ERR_RFAAS_UNAVAILABLE',
+      `the file system of ${this.#dataDir} has ${formatBytes(bavail * bsize)} left, the store wants ${formatBytes(this.#minFreeBytes)} (minFreeBytes): free some space, then try again`,
+    )
   }
 
   commit(changes: Changes): Promise<void> {

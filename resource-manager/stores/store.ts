@@ -94,6 +94,9 @@ export interface Changes {
 export interface Store {
   /** Everything, every record checked; a damaged record is an error that names it. */
   load(): Snapshot
+  /** Throws ERR_RFAAS_UNAVAILABLE when a commit could not succeed now: asked before memory changes,
+   * so that a full disk leaves both as they are. */
+  assertWritable(): void
   /** One transaction. Resolves when it is on disk; commits become durable in the order of the calls.
    * After a failure the store refuses everything: memory and disk no longer agree. */
   commit(changes: Changes): Promise<void>

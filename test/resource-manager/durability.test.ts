@@ -87,9 +87,31 @@ describe('a resource manager that is killed', () => {
 })
 
 describe('a resource manager whose disk is full', () => {
-  it('refuses what it cannot store, goes on answering, and keeps what it stored', async () => {
+  it('refuses changes as long as it is, and changes nothing', async () => {
     const dataDir = temporaryDirectory()
-    const first = await spawnManager(dataDir, { maxFileKiB: 256 })
+    const first = await startManager({ dataDir })
+    await registeredNode(first.url)
+    const { lease: granted } = await grant(first.url)
+    await first.close()
+
+    const { url } = await startManager({ dataDir, minFreeBytes: '8000TiB' })
+    const refusal = {
+      code: 'ERR_RFAAS_UNAVAILABLE',
+      status: 503,
+      message: expect.stringMatching(/^the file system of .* left, .*free some space/) as string,
+    }
+    await expect(new NodeClient(url).register()).rejects.toMatchObject(refusal)
+    await expect(renew(url, granted.id, 600_000)).rejects.toMatchObject(refusal)
+    await expect(release(url, granted.id)).rejects.toMatchObject(refusal)
+    expect(await lease(url, granted.id)).toEqual(granted)
+  })
+
+  it('keeps what it stored when a write fails, and refuses everything else until a restart', async () => {
+    const dataDir = temporaryDirectory()
+    const first = await spawnManager(dataDir, {
+      maxFileKiB: 256,
+      args: ['--node-timeout-ms', '10m'],
+    })
     await registeredNode(first.url, { cores: Array.from({ length: 4096 }, (_, core) => core) })
     const answered: string[] = []
     const full = await (async (): Promise<unknown> => {
@@ -110,7 +132,8 @@ describe('a resource manager whose disk is full', () => {
     expect(answered.length).toBeGreaterThan(10)
     await expect(grant(first.url)).rejects.toMatchObject(refusal)
     await expect(release(first.url, answered[0] ?? '')).rejects.toMatchObject(refusal)
-    expect(await first.end('SIGTERM')).toBe(0)
+    expect(await lease(first.url, answered[0] ?? '')).toMatchObject({ state: 'granted' })
+    await first.end('SIGKILL')
 
     const { url } = await startManager({ dataDir })
     for (const id of answered) expect(await lease(url, id)).toMatchObject({ id, state: 'granted' })

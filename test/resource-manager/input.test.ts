@@ -150,6 +150,7 @@ describe('options', () => {
     [{ heartbeatMs: 1 }, 'heartbeatMs', /from 10 ms/],
     [{ heartbeatMs: 'often' }, 'heartbeatMs', /such as 500ms/],
     [{ heartbeatMs: 1000, nodeTimeoutMs: 1000 }, 'nodeTimeoutMs', /from 1001 ms/],
+    [{ minFreeBytes: 'plenty' }, 'minFreeBytes', /such as 64KiB/],
     [{ maxLeaseMs: '8d' }, 'maxLeaseMs', /to 604800000 ms/],
   ])('%j are refused by name', async (options, field, message) => {
     await expect(startManager({ dataDir: temporaryDirectory(), ...options })).rejects.toThrow(
