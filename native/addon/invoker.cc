@@ -35,8 +35,6 @@ Napi::Function Invoker::define(Napi::Env env) {
     return DefineClass(
         env, "Invoker",
         {
-            raw_method<Method>("call", call),
-            raw_method<Method>("submit", submit),
             raw_method<Method>("poll", poll),
             InstanceAccessor<&Invoker::record>("record"),
             InstanceMethod<&Invoker::connect>("connect", napi_default_method),
@@ -84,10 +82,34 @@ Invoker::Invoker(const Napi::CallbackInfo& info)
     auto buffer = Napi::ArrayBuffer::New(info.Env(), sizeof(CallRecord));
     record_ = static_cast<CallRecord*>(buffer.Data());
     buffer_ = Napi::Persistent(buffer);
+    door_ = std::make_shared<Door>(Door{this});
+    open_door(info.Env(), "call", call);
+    open_door(info.Env(), "submit", submit);
+}
+
+// Gives our object a function that knows us by its data. A program may keep the function longer
+// than the object: the door stays, and leads nowhere.
+void Invoker::open_door(Napi::Env env, const char* name, napi_callback callback) {
+    auto* data = new std::shared_ptr<Door>(door_);
+    napi_value function = nullptr;
+    napi_create_function(env, name, NAPI_AUTO_LENGTH, callback, data, &function);
+    const auto release = [](napi_env, void* kept, void*) {
+        delete static_cast<std::shared_ptr<Door>*>(kept);
+    };
+    napi_add_finalizer(env, function, data, release, nullptr, nullptr);
+    Value().DefineProperty(Napi::PropertyDescriptor::Value(name, function, napi_configurable));
+}
+
+Invoker* Invoker::through_door(napi_env env, napi_callback_info info) {
+    void* data = nullptr;
+    napi_get_cb_info(env, info, nullptr, nullptr, nullptr, &data);
+    Invoker* invoker = (*static_cast<std::shared_ptr<Door>*>(data))->invoker;
+    return invoker != nullptr && invoker->channel_ ? invoker : nullptr;
 }
 
 Invoker::~Invoker() {
     if (channel_) close(CloseReason::kAsked);
+    if (door_) door_->invoker = nullptr;
 }
 
 void Invoker::close(CloseReason) {
@@ -107,12 +129,8 @@ void Invoker::close(CloseReason) {
 // ── the data path: raw Node-API, no allocation, no exception ────────────────────────────────────
 
 napi_value Invoker::call(napi_env env, napi_callback_info info) {
-    napi_value self = nullptr;
-    void* wrapped = nullptr;
-    napi_get_cb_info(env, info, nullptr, nullptr, &self, nullptr);
-    if (napi_unwrap(env, self, &wrapped) != napi_ok) return int32_value(env, -EBADF);
-    auto* invoker = static_cast<Invoker*>(wrapped);
-    if (!invoker->channel_) return int32_value(env, -EBADF);
+    Invoker* invoker = through_door(env, info);
+    if (invoker == nullptr) return int32_value(env, -EBADF);
     CallRecord* record = invoker->record_;
     invocation::CallOutcome outcome;
     const int rc = invoker->channel_->call(record->request, uint64_t{record->patience_us} * 1000,
@@ -122,12 +140,8 @@ napi_value Invoker::call(napi_env env, napi_callback_info info) {
 }
 
 napi_value Invoker::submit(napi_env env, napi_callback_info info) {
-    napi_value self = nullptr;
-    void* wrapped = nullptr;
-    napi_get_cb_info(env, info, nullptr, nullptr, &self, nullptr);
-    if (napi_unwrap(env, self, &wrapped) != napi_ok) return int32_value(env, -EBADF);
-    auto* invoker = static_cast<Invoker*>(wrapped);
-    if (!invoker->channel_) return int32_value(env, -EBADF);
+    Invoker* invoker = through_door(env, info);
+    if (invoker == nullptr) return int32_value(env, -EBADF);
     return int32_value(env, invoker->channel_->submit(invoker->record_->request));
 }
 

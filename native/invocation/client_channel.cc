@@ -308,23 +308,16 @@ int ClientChannel::poll(CallOutcome* out, int max) {
 int ClientChannel::call(const CallRequest& request, uint64_t patience_ns, CallOutcome* out) {
     const int rc = submit(request);
     if (rc < 0) [[unlikely]] return rc;
-    fabric::Completion completions[kBatch];
+    // One at a time: ours is almost always the next, and those behind it can wait for poll().
+    fabric::Completion completion;
     Spinner spinner(patience_ns);
     for (;;) {
-        const int polled = queue_->poll(completions, kBatch);
+        const int polled = queue_->poll(&completion, 1);
         if (polled < 0) [[unlikely]] return polled;
-        bool done = false;
-        for (int i = 0; i < polled; ++i) {
-            CallOutcome outcome;
-            if (!take(completions[i], &outcome)) continue;
-            if (outcome.worker == request.worker && outcome.slot == request.slot) {
-                *out = outcome;
-                done = true;
-            } else {
-                ready_.push_back(outcome);
-            }
+        if (polled == 1 && take(completion, out)) {
+            if (out->worker == request.worker && out->slot == request.slot) [[likely]] return 0;
+            ready_.push_back(*out);
         }
-        if (done) [[likely]] return 0;
         if (!workers_[request.worker].connected) [[unlikely]] break;
         if (!spinner.wait()) [[unlikely]] {
             *out = {request.worker, request.slot, static_cast<uint32_t>(wire::CallStatus::kDeadline),
