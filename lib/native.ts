@@ -353,6 +353,13 @@ function unavailable(reason: string, cause?: unknown): RfaasError {
 function trace(addon: NativeAddon): void {
   for (const [name, { prototype }] of Object.entries(addon.classes)) traceMethods(name, prototype)
   traceMethods('rfaas', addon)
+  // An invoker's data path is not on its prototype.
+  const create = addon.createInvoker
+  addon.createInvoker = (...args) => {
+    const invoker = create(...args)
+    traceMethods('Invoker', invoker)
+    return invoker
+  }
 }
 
 function traceMethods(owner: string, target: object): void {
