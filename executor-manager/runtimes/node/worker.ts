@@ -1,78 +1,75 @@
-// The worker for function packages that are ES modules: a process started by the executor manager,
-// configured on stdin and reporting on file descriptor 3, like the native executor. It ends when
-// its stdin does: a manager that dies takes its workers along.
+// A worker for functions in JavaScript: one process, one core, one connection. Started by the
+// executor manager, configured on stdin, reporting on file descriptor 3 (manager-link.ts). A function
+// package is an ES module; each function that it exports can be called.
 import { pathToFileURL } from 'node:url'
+import { Channel } from './channel.js'
+import { describe, exportedFunctions } from './invoke.js'
+import { onStop, readConfiguration, sendEvent } from './manager-link.js'
+import { CallServer } from './serve.js'
 
-import { RfaasError } from '../../../lib/errors.js'
-import { native } from '../../../lib/internal.js'
-import { Calls, type NodeFunction } from './calls.js'
-import { eventsFd, readConfiguration, report, type Configuration } from './manager.js'
+// As of the native worker.
+const timedOut = 124
 
-/** What ended the process outside of any call is said once, in one sentence. */
-function fatal(what: string, error: unknown): never {
-  const reason = error instanceof Error ? `${error.name}: ${error.message}` : String(error)
-  report({ event: 'error', message: `${what}: ${reason}` })
+async function main(): Promise<void> {
+  const configuration = readConfiguration()
+  let stopEarly = true
+  let stop = (): void => process.exit(0)
+  // From now on a manager that is killed takes us along, also while the package is being loaded.
+  onStop(() => stop())
+
+  const url = pathToFileURL(configuration.package).href
+  const module = (await import(url).catch((error: unknown) => {
+    throw new Error(`the package cannot be loaded: ${describe(error)}`)
+  })) as Readonly<Record<string, unknown>>
+  const functions = exportedFunctions(module)
+  const names = functions.map(([name]) => name)
+  if (names.length === 0) throw new Error('the package cannot be loaded: it exports no function')
+  const long = names.find((name) => Buffer.byteLength(name) > 127)
+  if (long !== undefined)
+    throw new Error(`function ${long.slice(0, 40)}... has a name of over 127 bytes`)
+
+  const refusals = new Set<string>()
+  const channel = new Channel(configuration, names, {
+    connected: () => sendEvent({ event: 'connected' }),
+    disconnected: () => {
+      server.disconnected()
+      sendEvent({ event: 'disconnected' })
+    },
+    refused: (reason) => {
+      if (refusals.has(reason) || refusals.size >= 16) return
+      refusals.add(reason)
+      sendEvent({ event: 'refused', reason })
+    },
+  })
+  const server = new CallServer(channel, {
+    worker: configuration.worker,
+    hotTimeoutUs: configuration.hotTimeoutUs,
+    functions,
+    overdue: (name, requestId) => {
+      sendEvent({ event: 'timeout', function: name, requestId: String(requestId) })
+      process.exit(timedOut)
+    },
+    stopped: () => {
+      stopEarly = false
+      channel.close()
+      process.exit(0)
+    },
+  })
+  // A function that calls process.exit() is told of by name.
+  process.on('exit', () => {
+    if (stopEarly && server.running !== undefined)
+      sendEvent({ event: 'running', ...server.running })
+  })
+  stop = () => server.stop()
+  server.start()
+  sendEvent({ event: 'ready', address: channel.address, functions: names })
+}
+
+/** Outside of every call: nothing says what state the functions are in now. */
+function fail(error: unknown): void {
+  sendEvent({ event: 'error', message: error instanceof Error ? error.message : describe(error) })
   process.exit(1)
 }
 
-async function loadFunctions(path: string): Promise<Map<string, NodeFunction>> {
-  const module = (await import(pathToFileURL(path).href)) as Record<string, unknown>
-  const functions = Object.entries(module)
-    .filter((entry): entry is [string, NodeFunction] => typeof entry[1] === 'function')
-    .sort(([a], [b]) => (a < b ? -1 : 1))
-  if (functions.length === 0) throw new RfaasError('ERR_RFAAS_PACKAGE', 'it exports no function')
-  return new Map(functions)
-}
-
-function openWorker(configuration: Configuration, names: readonly string[]) {
-  const { provider, device, address, ticket, slots, payloadBytes, outputBytes, core } =
-    configuration
-  return native.createWorker(
-    {
-      provider,
-      device,
-      address,
-      ticket,
-      slots,
-      payloadBytes,
-      outputBytes,
-      functions: names,
-      core,
-      eventsFd,
-    },
-    (event, detail) => {
-      if (event === 'refused') report({ event, reason: detail })
-      else report({ event })
-    },
-  )
-}
-
-const { configuration, onStop } = await readConfiguration().catch((error: unknown) =>
-  fatal('the configuration cannot be used', error),
-)
-const functions = await loadFunctions(configuration.package).catch((error: unknown) =>
-  fatal('the package cannot be loaded', error),
-)
-let worker
-try {
-  worker = openWorker(configuration, [...functions.keys()])
-} catch (error) {
-  fatal('the worker cannot be opened', error)
-}
-const calls = new Calls(worker, functions, configuration)
-
-process.on('uncaughtException', (error) => {
-  calls.abandon(`the worker failed outside of a call: ${error.message}`)
-  fatal('uncaught exception', error)
-})
-process.on('exit', (code) => {
-  calls.abandon(`the function ended its worker's process (process.exit(${code}))`)
-})
-onStop(() => calls.stop())
-process.on('SIGTERM', () => calls.stop())
-process.on('SIGINT', () => calls.stop())
-
-report({ event: 'ready', address: worker.address, functions: [...functions.keys()] })
-await calls.run()
-worker.close()
-process.exit(0)
+process.on('uncaughtException', (error) => fail(new Error(`outside of a call: ${describe(error)}`)))
+await main().catch(fail)

@@ -1,0 +1,42 @@
+// The third argument of a function. Made for every call, so what costs is made when it is looked at.
+
+export class CallContext {
+  /** Unique per connection. */
+  readonly requestId: bigint
+  /** Index of this worker in its lease. */
+  readonly worker: number
+  /** Unix time in ms; Infinity when the call has no deadline. */
+  readonly deadlineMs: number
+  #controller: AbortController | undefined
+  #timer: NodeJS.Timeout | undefined
+  #ended = false
+
+  constructor(requestId: bigint, worker: number, timeoutUs: number) {
+    this.requestId = requestId
+    this.worker = worker
+    this.deadlineMs = timeoutUs === 0 ? Infinity : Date.now() + timeoutUs / 1000
+  }
+
+  /** Aborts at the deadline, or when the caller is gone. */
+  get signal(): AbortSignal {
+    if (this.#controller === undefined) {
+      this.#controller = new AbortController()
+      if (!this.#ended && this.deadlineMs !== Infinity) {
+        const restMs = Math.max(0, this.deadlineMs - Date.now())
+        this.#timer = setTimeout(() => this.abort('the deadline has passed'), restMs)
+      }
+    }
+    return this.#controller.signal
+  }
+
+  abort(reason: string): void {
+    clearTimeout(this.#timer)
+    this.#controller?.abort(new Error(reason))
+  }
+
+  /** The call is answered. */
+  end(): void {
+    this.#ended = true
+    clearTimeout(this.#timer)
+  }
+}

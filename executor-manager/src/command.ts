@@ -1,0 +1,101 @@
+// The command line of the executor manager: flags and a JSON config file with the same names.
+import { readFileSync } from 'node:fs'
+import { Command, InvalidArgumentError, Option } from 'commander'
+import { logLevels } from '../../lib/control/log.js'
+import { RfaasError, invalidArgument } from '../../lib/errors.js'
+import type { ExecutorManagerOptions } from './config.js'
+import { startExecutorManager } from './index.js'
+
+const names = [
+  'host',
+  'port',
+  'name',
+  'resourceManager',
+  'advertise',
+  'dataDir',
+  'modulesDir',
+  'runtimeDir',
+  'cores',
+  'memoryBytes',
+  'providers',
+  'verbsAddress',
+  'device',
+  'maxPackageBytes',
+  'maxStoreBytes',
+  'graceMs',
+  'readyTimeoutMs',
+  'allowRemote',
+  'logLevel',
+] as const
+
+/** For `program.addCommand()` or on its own. Ends the process cleanly on SIGTERM and SIGINT. */
+export function executorManagerCommand(): Command {
+  return new Command('executor-manager')
+    .description('lend the cores of this machine: start, watch and stop executors')
+    .option('--host <address>', 'address to listen on (default: 127.0.0.1)')
+    .option('--port <port>', 'port to listen on, 0 for a free one (default: 7071)', toPort)
+    .option('--name <name>', 'name of this node (default: the host name)')
+    .option('--resource-manager <url>', 'where to register (default: http://127.0.0.1:7070)')
+    .option('--advertise <url>', 'URL under which clients reach this manager')
+    .option('--data-dir <path>', 'where function packages are kept')
+    .option('--modules-dir <path>', 'node_modules that functions may import from')
+    .option('--runtime-dir <path>', 'parent of the folder with sockets')
+    .option('--cores <count or ids>', 'cores to lend: 4, or 0-3,8 (default: all)', toCores)
+    .option('--memory-bytes <size>', 'memory to lend, such as 16GiB (default: all)')
+    .option('--providers <names...>', 'fabrics to offer (default: all that work)')
+    .option('--verbs-address <ip:port>', 'where verbs workers listen (default: 0.0.0.0:0)')
+    .option('--device <name>', 'RDMA device (default: the first that works)')
+    .option('--max-package-bytes <size>', 'longest function package (default: 256MiB)')
+    .option('--max-store-bytes <size>', 'unused packages are removed beyond this (default: 4GiB)')
+    .option('--grace-ms <time>', 'for running calls after the end of a lease (default: 1s)')
+    .option('--ready-timeout-ms <time>', 'in which a worker has to be ready (default: 15s)')
+    .option('--allow-remote', 'listen on an address that other hosts can reach')
+    .addOption(new Option('--log-level <level>', 'least severity to log').choices(logLevels))
+    .option('--config <file>', 'JSON object with these options; flags win')
+    .action(async (flags: ExecutorManagerOptions & { config?: string }) => {
+      const { config, ...given } = flags
+      const options = { ...(config === undefined ? {} : readConfig(config)), ...given }
+      // Before the start: a signal that comes early must not leave the start half done.
+      const signalled = new Promise((resolve) => {
+        process.once('SIGTERM', resolve)
+        process.once('SIGINT', resolve)
+      })
+      const manager = await startExecutorManager(options)
+      // One line for scripts: the port may have been chosen by the system.
+      process.stdout.write(`${manager.url}\n`)
+      await signalled
+      await manager.close()
+    })
+}
+
+function toPort(text: string): number {
+  if (!/^\d{1,5}$/.test(text)) throw new InvalidArgumentError('must be an integer from 0 to 65535')
+  return Number(text)
+}
+
+/** A number alone is a count; one core by its id is written 3-3. */
+function toCores(text: string): number | string {
+  return /^\d+$/.test(text) ? Number(text) : text
+}
+
+function readConfig(path: string): ExecutorManagerOptions {
+  let value: unknown
+  try {
+    value = JSON.parse(readFileSync(path, 'utf8'))
+  } catch (error) {
+    throw new RfaasError(
+      'ERR_RFAAS_INVALID_ARGUMENT',
+      `config file ${path} cannot be used: ${(error as Error).message}`,
+      { cause: error, field: 'config', value: path },
+    )
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw invalidArgument('config', value, 'a JSON object')
+  }
+  for (const key of Object.keys(value)) {
+    if (!(names as readonly string[]).includes(key)) {
+      throw invalidArgument(`a key of ${path}`, key, `one of ${names.join(', ')}`)
+    }
+  }
+  return value as ExecutorManagerOptions
+}

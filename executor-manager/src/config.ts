@@ -1,0 +1,194 @@
+// Options of the executor manager: what is allowed, the defaults, and where its files are.
+import { mkdtempSync } from 'node:fs'
+import { isIPv4, isIPv6 } from 'node:net'
+import { homedir, hostname, tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import type { ProviderInfo } from '../../lib/control/schemas.js'
+import type { Logger, LogLevel } from '../../lib/control/log.js'
+import { RfaasError, invalidArgument } from '../../lib/errors.js'
+import { native } from '../../lib/native.js'
+import { parseBytes, parseDuration } from '../../lib/units.js'
+import { availableMemory, chooseCores } from './node.js'
+
+export interface ExecutorManagerOptions {
+  /** Address to listen on; anything but loopback needs `allowRemote`. Default 127.0.0.1. */
+  host?: string
+  /** 0 takes a free one. Default 7071. */
+  port?: number
+  /** Name of this node, unique in the cluster. Default: the host's name. */
+  name?: string
+  /** URL of the resource manager. Default http://127.0.0.1:7070. */
+  resourceManager?: string
+  /** URL under which clients reach this manager. Default: where it listens. */
+  advertise?: string
+  /** Where packages are kept. Default `$XDG_STATE_HOME/rfaas/executor-manager`. */
+  dataDir?: string
+  /** The node_modules that functions in JavaScript may import from. Default: none. */
+  modulesDir?: string
+  /** Parent of a folder with sockets that is removed at the end. Default `$XDG_RUNTIME_DIR`, or the
+   * folder for temporary files. */
+  runtimeDir?: string
+  /** Cores to lend: how many, or which ('0-3,8'). Default: all that this process may use. */
+  cores?: number | string | readonly number[]
+  /** Memory to lend. Default: what this host, or the cgroup around this process, has. */
+  memoryBytes?: number | string
+  /** Fabrics to offer. Default: all that work on this host. */
+  providers?: readonly string[]
+  /** Where verbs workers listen. Default 0.0.0.0:0. */
+  verbsAddress?: string
+  /** RDMA device. Default: the first that works. */
+  device?: string
+  /** Longest function package. Default 256 MiB. */
+  maxPackageBytes?: number | string
+  /** Packages that nothing uses are removed beyond this. Default 4 GiB. */
+  maxStoreBytes?: number | string
+  /** How long running calls may go on after their lease has ended. Default 1 s. */
+  graceMs?: number | string
+  /** Time in which a worker has to be ready. Default 15 s. */
+  readyTimeoutMs?: number | string
+  /** Listen beyond loopback. Clients prove themselves with lease tokens, but nothing is encrypted. */
+  allowRemote?: boolean
+  logLevel?: LogLevel
+  /** Instead of a logger of its own at `logLevel`. */
+  logger?: Logger
+}
+
+export interface Config {
+  host: string
+  port: number
+  name: string
+  resourceManager: string
+  advertise: string | undefined
+  dataDir: string
+  modulesDir: string | undefined
+  runtimeParent: string
+  cores: readonly number[]
+  memoryBytes: number
+  providers: ProviderInfo[]
+  verbsAddress: string
+  device: string
+  maxPackageBytes: number
+  maxStoreBytes: number
+  graceMs: number
+  readyTimeoutMs: number
+}
+
+export function resolveConfig(options: ExecutorManagerOptions): Config {
+  const host = options.host ?? '127.0.0.1'
+  if (typeof host !== 'string' || host === '') {
+    throw invalidArgument('host', host, 'an address or name of this host')
+  }
+  if (!isLoopback(host) && options.allowRemote !== true) {
+    throw new RfaasError(
+      'ERR_RFAAS_INVALID_ARGUMENT',
+      `host is "${host}", which other machines can reach, and tokens would cross the network unencrypted: use 127.0.0.1, or allow it with --allow-remote (allowRemote) in a network that you trust`,
+      { field: 'host', value: host, allowed: 'a loopback address' },
+    )
+  }
+  const port = options.port ?? 7071
+  if (!Number.isInteger(port) || port < 0 || port > 65535) {
+    throw invalidArgument('port', port, 'an integer from 0 to 65535')
+  }
+  const name = options.name ?? hostname()
+  if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/.test(name)) {
+    throw invalidArgument('name', name, 'letters, digits, ".", "_" and "-", at most 63 of them')
+  }
+  const verbsAddress = options.verbsAddress ?? '0.0.0.0:0'
+  if (!/^(\[[0-9a-fA-F:.]+\]|\d{1,3}(\.\d{1,3}){3}):\d{1,5}$/.test(verbsAddress)) {
+    throw invalidArgument('verbsAddress', verbsAddress, 'IP:PORT such as 10.0.0.5:0')
+  }
+  const hostMemory = availableMemory()
+  const memoryBytes = parseBytes(options.memoryBytes ?? hostMemory, 'memoryBytes')
+  if (memoryBytes < 2 ** 20 || memoryBytes > hostMemory) {
+    throw invalidArgument('memoryBytes', memoryBytes, `from 1 MiB to ${hostMemory} bytes`)
+  }
+  return {
+    host,
+    port,
+    name,
+    resourceManager: httpUrl('resourceManager', options.resourceManager ?? 'http://127.0.0.1:7070'),
+    advertise:
+      options.advertise === undefined ? undefined : httpUrl('advertise', options.advertise),
+    dataDir: resolve(directory('dataDir', options.dataDir ?? defaultDataDir())),
+    modulesDir:
+      options.modulesDir === undefined
+        ? undefined
+        : resolve(directory('modulesDir', options.modulesDir)),
+    runtimeParent: resolve(
+      directory('runtimeDir', options.runtimeDir ?? process.env['XDG_RUNTIME_DIR'] ?? tmpdir()),
+    ),
+    cores: chooseCores(options.cores),
+    memoryBytes,
+    providers: chooseProviders(options.providers),
+    verbsAddress,
+    device: options.device ?? '',
+    maxPackageBytes: parseBytes(options.maxPackageBytes ?? '256MiB', 'maxPackageBytes'),
+    maxStoreBytes: parseBytes(options.maxStoreBytes ?? '4GiB', 'maxStoreBytes'),
+    graceMs: parseDuration(options.graceMs ?? 1000, 'graceMs'),
+    readyTimeoutMs: parseDuration(options.readyTimeoutMs ?? 15_000, 'readyTimeoutMs'),
+  }
+}
+
+/** A fresh folder for sockets, for this user only. Short enough for the names that go into it. */
+export function createSocketDir(parent: string): string {
+  let path: string
+  try {
+    path = mkdtempSync(join(parent, 'rfaas-'))
+  } catch (error) {
+    throw new RfaasError(
+      'ERR_RFAAS_INVALID_ARGUMENT',
+      `runtimeDir ${parent} cannot be used (${(error as NodeJS.ErrnoException).code}): name a folder that this user can write to`,
+      { cause: error, field: 'runtimeDir', value: parent },
+    )
+  }
+  return path
+}
+
+/** Addresses of UNIX sockets have 107 bytes; ours add up to 34 to the folder and its own name. */
+export function checkSocketDirLength(parent: string): void {
+  const most = 107 - '/rfaas-XXXXXX'.length - '/x-0123456789abcdef-4095-99999'.length
+  if (Buffer.byteLength(parent) > most) {
+    throw invalidArgument('runtimeDir', parent, `at most ${most} bytes, for names of UNIX sockets`)
+  }
+}
+
+function chooseProviders(wanted: readonly string[] | undefined): ProviderInfo[] {
+  const known = native.providers().map(({ name, available, reason }) => ({
+    name,
+    available,
+    reason: reason ?? '',
+  }))
+  if (wanted === undefined) return known
+  return wanted.map((name) => {
+    const provider = known.find((candidate) => candidate.name === name)
+    const names = known.map((candidate) => candidate.name).join(', ')
+    if (provider === undefined) throw invalidArgument('providers', name, `one of ${names}`)
+    if (provider.available) return provider
+    throw new RfaasError(
+      'ERR_RFAAS_FABRIC_UNAVAILABLE',
+      `provider ${name} cannot be used on this host: ${provider.reason}`,
+      { field: 'providers', value: name },
+    )
+  })
+}
+
+function httpUrl(field: string, value: string): string {
+  const url = URL.canParse(value) ? new URL(value) : undefined
+  if (url?.protocol === 'http:' || url?.protocol === 'https:') return url.origin
+  throw invalidArgument(field, value, 'a URL such as http://10.0.0.5:7070')
+}
+
+function directory(field: string, value: unknown): string {
+  if (typeof value === 'string' && value !== '') return value
+  throw invalidArgument(field, value, 'the path of a directory')
+}
+
+function defaultDataDir(): string {
+  const state = process.env['XDG_STATE_HOME'] ?? join(homedir(), '.local/state')
+  return join(state, 'rfaas/executor-manager')
+}
+
+function isLoopback(host: string): boolean {
+  if (isIPv4(host)) return host.startsWith('127.')
+  return isIPv6(host) ? host === '::1' : host === 'localhost'
+}

@@ -1,0 +1,263 @@
+// One executor: a function package on the cores of a lease, one worker process per core. It keeps
+// its workers alive until it is stopped: a worker that ends is replaced at once, under a new address
+// and with a new secret. Only workers that keep dying young are made to wait.
+import { randomBytes } from 'node:crypto'
+import { rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type {
+  ExecutorInfo,
+  ExecutorRequest,
+  WorkerEndpoint,
+  WorkerLostEvent,
+  WorkerReadyEvent,
+} from '../../lib/control/schemas.js'
+import type { Logger } from '../../lib/control/log.js'
+import { RfaasError } from '../../lib/errors.js'
+import { workerProgram } from './paths.js'
+import { WorkerProcess, type WorkerEnd, type WorkerReady } from './worker-process.js'
+
+// A worker that ends within this time after its start is "young"; so many may do it in a row before
+// the next one has to wait, and then ever longer.
+const youngMs = 1000
+const youngDeaths = 3
+const backoffMs = { first: 100, most: 5000 }
+
+export interface ExecutorEvents {
+  workerLost(event: WorkerLostEvent): void
+  workerReady(event: WorkerReadyEvent): void
+  /** Once per process, when it is gone. */
+  measured(cpuMs: number): void
+}
+
+export interface ExecutorSpec {
+  request: ExecutorRequest
+  /** Path of the package, already made for the runtime. */
+  packagePath: string
+  cores: readonly number[]
+  /** Folder for shm sockets. */
+  socketDir: string
+  /** Where verbs workers listen, `IP:PORT`. */
+  verbsAddress: string
+  device: string
+  /** Host under which clients reach this node, for workers that listen on every address. */
+  publicHost: string
+  readyTimeoutMs: number
+  logger: Logger
+  events: ExecutorEvents
+}
+
+interface Place {
+  index: number
+  core: number
+  generation: number
+  process: WorkerProcess | undefined
+  endpoint: WorkerEndpoint | undefined
+}
+
+export class Executor {
+  readonly id: string
+  readonly package: string
+  readonly #spec: ExecutorSpec
+  readonly #logger: Logger
+  readonly #places: Place[]
+  readonly #stopping = new AbortController()
+  readonly #keepers: Promise<void>[] = []
+  readonly #finished = new Set<Promise<void>>()
+  #functions: readonly string[] = []
+
+  private constructor(spec: ExecutorSpec) {
+    this.id = `x-${randomBytes(8).toString('hex')}`
+    this.package = spec.request.package
+    this.#spec = spec
+    this.#logger = spec.logger.child({ executor: this.id })
+    this.#places = spec.cores.map((core, index) => ({
+      index,
+      core,
+      generation: 0,
+      process: undefined,
+      endpoint: undefined,
+    }))
+  }
+
+  /** Resolves when every worker is ready; when one cannot be, all are ended and it rejects. */
+  static async start(spec: ExecutorSpec, signal: AbortSignal): Promise<Executor> {
+    const executor = new Executor(spec)
+    try {
+      await executor.#start(signal)
+      return executor
+    } catch (error) {
+      await executor.stop(0)
+      throw error
+    }
+  }
+
+  get info(): ExecutorInfo {
+    const { package: sha256, runtime, provider } = this.#spec.request
+    return {
+      id: this.id,
+      package: sha256,
+      runtime,
+      provider,
+      functions: [...this.#functions],
+      workers: this.#places.flatMap(({ endpoint }) => (endpoint === undefined ? [] : [endpoint])),
+    }
+  }
+
+  /** Endpoints that are not the ones of `start` any more: for those who missed the event. */
+  get replaced(): WorkerEndpoint[] {
+    return this.#places.flatMap(({ endpoint, generation }) =>
+      endpoint !== undefined && generation > 1 ? [endpoint] : [],
+    )
+  }
+
+  get runningWorkers(): number {
+    return this.#places.filter(({ endpoint }) => endpoint !== undefined).length
+  }
+
+  get cpuMs(): number {
+    return this.#places.reduce((sum, { process }) => sum + (process?.cpuMs ?? 0), 0)
+  }
+
+  /** Running calls may finish for `graceMs`. Resolves when every process is gone and measured. */
+  async stop(graceMs: number): Promise<void> {
+    this.#stopping.abort()
+    await Promise.all(this.#places.map(({ process }) => process?.stop(graceMs)))
+    await Promise.all(this.#keepers)
+    await Promise.all(this.#finished)
+  }
+
+  async #start(signal: AbortSignal): Promise<void> {
+    const onAbort = (): void => {
+      for (const { process } of this.#places) process?.kill()
+    }
+    signal.addEventListener('abort', onAbort)
+    try {
+      const started = this.#places.map((place) => this.#launch(place))
+      // The first failure is the answer; its siblings are stopped by `start`.
+      const ready = await Promise.all(started)
+      if (signal.aborted) throw new RfaasError('ERR_RFAAS_LEASE_ENDED', 'the lease has ended')
+      this.#functions = ready[0]?.functions ?? []
+      for (const [index, { functions }] of ready.entries()) this.#checkFunctions(index, functions)
+      for (const place of this.#places) this.#keepers.push(this.#keep(place))
+    } finally {
+      signal.removeEventListener('abort', onAbort)
+    }
+  }
+
+  /** A process in this place, ready for a client. */
+  async #launch(place: Place): Promise<WorkerReady> {
+    const { request, logger: _logger, ...spec } = this.#spec
+    place.generation += 1
+    const ticket = randomBytes(32).toString('hex')
+    const address =
+      request.provider === 'shm'
+        ? join(spec.socketDir, `${this.id}-${place.index}-${place.generation}`)
+        : spec.verbsAddress
+    const process = new WorkerProcess({
+      program: workerProgram(request.runtime),
+      index: place.index,
+      configuration: {
+        provider: request.provider,
+        device: spec.device,
+        address,
+        ticket,
+        package: spec.packagePath,
+        worker: place.index,
+        core: place.core,
+        slots: request.slots,
+        payload_bytes: request.payloadBytes,
+        output_bytes: request.outputBytes,
+        hot_timeout_us: request.hotTimeoutMs * 1000,
+        allowed_uid: '',
+      },
+      readyTimeoutMs: spec.readyTimeoutMs,
+      logger: this.#logger.child({ worker: place.index }),
+    })
+    place.process = process
+    const finished = process.ended.then((end) => {
+      if (request.provider === 'shm') rmSync(address, { force: true })
+      spec.events.measured(end.cpuMs)
+      this.#finished.delete(finished)
+    })
+    this.#finished.add(finished)
+    const ready = await process.ready
+    place.endpoint = {
+      worker: place.index,
+      core: place.core,
+      address: this.#checkAddress(process, address, ready.address),
+      ticket,
+    }
+    return ready
+  }
+
+  /** Replaces the place's process whenever it ends, until the executor is stopped. */
+  async #keep(place: Place): Promise<void> {
+    const { signal } = this.#stopping
+    let startedAt = performance.now()
+    let died = 0
+    while (!signal.aborted) {
+      const process = place.process
+      if (process === undefined) return
+      const end = await process.ended
+      const wasReady = place.endpoint !== undefined
+      place.endpoint = undefined
+      if (signal.aborted) return
+      this.#logger.warn({ worker: place.index, cause: end.cause }, 'worker lost')
+      if (wasReady) this.#spec.events.workerLost(this.#lost(place, end))
+      died = performance.now() - startedAt < youngMs ? died + 1 : 0
+      if (died > youngDeaths) {
+        const waitMs = Math.min(backoffMs.most, backoffMs.first * 2 ** (died - youngDeaths - 1))
+        await sleep(waitMs, undefined, { signal }).catch(() => undefined)
+        if (signal.aborted) return
+      }
+      startedAt = performance.now()
+      await this.#relaunch(place)
+    }
+  }
+
+  async #relaunch(place: Place): Promise<void> {
+    try {
+      const { functions } = await this.#launch(place)
+      this.#checkFunctions(place.index, functions)
+      if (this.#stopping.signal.aborted || place.endpoint === undefined) return
+      this.#spec.events.workerReady({ executor: this.id, endpoint: place.endpoint })
+    } catch (error) {
+      // The loop sees that this process has ended too, and tries again.
+      place.endpoint = undefined
+      place.process?.kill()
+      if (this.#stopping.signal.aborted) return
+      this.#logger.error({ worker: place.index, err: error }, 'worker could not be restarted')
+    }
+  }
+
+  #lost(place: Place, end: WorkerEnd): WorkerLostEvent {
+    const event: WorkerLostEvent = { executor: this.id, worker: place.index, cause: end.cause }
+    return end.requestId === undefined ? event : { ...event, requestId: end.requestId }
+  }
+
+  /** Indices in calls mean the same in every worker, or calls would reach the wrong function. */
+  #checkFunctions(index: number, functions: readonly string[]): void {
+    if (JSON.stringify(functions) === JSON.stringify(this.#functions)) return
+    throw new RfaasError(
+      'ERR_RFAAS_PACKAGE',
+      `worker ${index} found other functions in the package than worker 0: it must export the same each time it is loaded`,
+    )
+  }
+
+  /** A worker may not send clients to somebody else. */
+  #checkAddress(process: WorkerProcess, asked: string, said: string): string {
+    if (this.#spec.request.provider === 'shm') {
+      if (said === asked) return said
+    } else {
+      const match = /^(\[[0-9a-fA-F:.]+\]|[0-9.]+):(\d{1,5})$/.exec(said)
+      const [, host, port] = match ?? []
+      if (host !== undefined && Number(port) > 0 && Number(port) < 65536) {
+        if (host === '0.0.0.0' || host === '[::]') return `${this.#spec.publicHost}:${port}`
+        if (asked.startsWith(`${host}:`)) return said
+      }
+    }
+    process.kill()
+    throw new RfaasError('ERR_RFAAS_EXECUTOR', `a worker listens on ${said}, not on ${asked}`)
+  }
+}

@@ -1,0 +1,61 @@
+// What operators watch on a node.
+import { Counter, Gauge, type Registry } from 'prom-client'
+import type { LeaseTable } from './leases.js'
+import type { Registration } from './registration.js'
+
+export interface Metrics {
+  workersLost: Counter
+  packagesStored: Counter
+  cpuSeconds: Counter
+  heldCoreSeconds: Counter
+}
+
+export function createMetrics(
+  registry: Registry,
+  sources: { leases: () => LeaseTable; registration: () => Registration },
+): Metrics {
+  const registers = [registry]
+  const gauge = (name: string, help: string, value: () => number): void => {
+    new Gauge({
+      name,
+      help,
+      registers,
+      collect() {
+        this.set(value())
+      },
+    })
+  }
+  gauge('rfaas_node_leases', 'Leases on this node', () => sources.leases().counts.leases)
+  gauge('rfaas_node_executors', 'Running executors', () => sources.leases().counts.executors)
+  gauge('rfaas_node_workers', 'Workers that are ready', () => sources.leases().counts.workers)
+  gauge('rfaas_node_registered', '1 while the resource manager knows this node', () =>
+    sources.registration().connected ? 1 : 0,
+  )
+  gauge(
+    'rfaas_node_unconfirmed_reports',
+    'Reports that the resource manager has not confirmed',
+    () => sources.registration().unconfirmed,
+  )
+  return {
+    workersLost: new Counter({
+      name: 'rfaas_node_workers_lost_total',
+      help: 'Workers that ended without being asked to',
+      registers,
+    }),
+    packagesStored: new Counter({
+      name: 'rfaas_node_packages_stored_total',
+      help: 'Function packages that were new to this node',
+      registers,
+    }),
+    cpuSeconds: new Counter({
+      name: 'rfaas_node_cpu_seconds_total',
+      help: 'CPU time of leases that have ended',
+      registers,
+    }),
+    heldCoreSeconds: new Counter({
+      name: 'rfaas_node_held_core_seconds_total',
+      help: 'Cores times the time for which leases that have ended held them',
+      registers,
+    }),
+  }
+}

@@ -1,0 +1,190 @@
+// The node's store of function packages, addressed by the SHA-256 of their bytes. A package appears
+// under its hash complete and verified or not at all: bytes go to a file of their own while they are
+// hashed, then a link publishes them. Uploads of the same package at the same time do not wait for
+// one another (a slow tenant must not hold up the others); the first that is complete is kept.
+import { createHash, randomBytes } from 'node:crypto'
+import { link, mkdir, open, readdir, rename, rm, stat, symlink, utimes } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Readable } from 'node:stream'
+import { RfaasError } from '../../lib/errors.js'
+import type { Runtime } from '../../lib/control/schemas.js'
+import { formatBytes } from '../../lib/units.js'
+
+export interface PackageStoreOptions {
+  directory: string
+  /** The node_modules that ES modules may import from. */
+  modulesDir: string | undefined
+  /** Longest package. */
+  maxPackageBytes: number
+  /** Beyond this, packages that no executor uses are removed, the longest unused first. */
+  maxStoreBytes: number
+}
+
+// The loaders go by the name: an ES module needs .mjs whatever is around it.
+const suffix: Record<Runtime, string> = { native: '.so', node: '.mjs' }
+
+export class PackageStore {
+  readonly #options: PackageStoreOptions
+  readonly #users = new Map<string, number>()
+  #evicting: Promise<void> = Promise.resolve()
+
+  private constructor(options: PackageStoreOptions) {
+    this.#options = options
+  }
+
+  static async open(options: PackageStoreOptions): Promise<PackageStore> {
+    await mkdir(options.directory, { recursive: true, mode: 0o700 })
+    // What an upload left behind when its manager ended. Recent ones may belong to a manager that is
+    // still running on the same directory.
+    for (const name of await readdir(options.directory)) {
+      if (!name.startsWith('.upload-')) continue
+      const path = join(options.directory, name)
+      const age = Date.now() - ((await stat(path).catch(() => undefined))?.mtimeMs ?? Date.now())
+      if (age > 3600_000) await rm(path, { force: true })
+    }
+    await linkModules(join(options.directory, 'node_modules'), options.modulesDir)
+    return new PackageStore(options)
+  }
+
+  async has(sha256: string): Promise<boolean> {
+    return (await size(this.#path(sha256))) !== undefined
+  }
+
+  /** Takes the bytes in. 'present': they were here already (and have been checked all the same). */
+  async put(sha256: string, bytes: Readable): Promise<'stored' | 'present'> {
+    const known = await this.has(sha256)
+    const temporary = this.#path(`.upload-${randomBytes(12).toString('hex')}`)
+    const file = known ? undefined : await open(temporary, 'wx', 0o400)
+    try {
+      const digest = createHash('sha256')
+      let length = 0
+      for await (const chunk of bytes as AsyncIterable<Buffer>) {
+        length += chunk.byteLength
+        if (length > this.#options.maxPackageBytes) throw this.#tooLong()
+        digest.update(chunk)
+        await file?.writeFile(chunk)
+      }
+      const found = digest.digest('hex')
+      if (found !== sha256) {
+        throw new RfaasError(
+          'ERR_RFAAS_PACKAGE',
+          `the ${length} bytes that arrived have SHA-256 ${found}, not ${sha256}: upload the package again`,
+          { status: 400, field: 'sha256', value: sha256, allowed: 'the SHA-256 of the body' },
+        )
+      }
+      if (length === 0) {
+        throw new RfaasError('ERR_RFAAS_PACKAGE', 'the package is empty', { status: 400 })
+      }
+      if (file === undefined) return 'present'
+      // Without it a power failure could leave an empty file under a hash that promises content.
+      await file.sync()
+      const stored = await publish(temporary, this.#path(sha256))
+      await this.#evict(sha256)
+      return stored ? 'stored' : 'present'
+    } finally {
+      await file?.close()
+      if (file !== undefined) await rm(temporary, { force: true })
+    }
+  }
+
+  /** A stored package's path for a runtime. It stays until as many `release` as `use` were called. */
+  async use(sha256: string, runtime: Runtime): Promise<string> {
+    this.#users.set(sha256, (this.#users.get(sha256) ?? 0) + 1)
+    try {
+      // An eviction that began earlier does not know of this user yet.
+      await this.#evicting
+      const path = this.#path(`${sha256}${suffix[runtime]}`)
+      await publish(this.#path(sha256), path)
+      const now = new Date()
+      await utimes(this.#path(sha256), now, now)
+      return path
+    } catch (error) {
+      this.release(sha256)
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+      throw new RfaasError(
+        'ERR_RFAAS_NOT_FOUND',
+        `package ${sha256} is not on this node: upload it first`,
+        { field: 'package', value: sha256, status: 404 },
+      )
+    }
+  }
+
+  release(sha256: string): void {
+    const users = (this.#users.get(sha256) ?? 0) - 1
+    if (users > 0) this.#users.set(sha256, users)
+    else this.#users.delete(sha256)
+  }
+
+  tooLong(contentLength: number): RfaasError | undefined {
+    return contentLength > this.#options.maxPackageBytes ? this.#tooLong() : undefined
+  }
+
+  #tooLong(): RfaasError {
+    const most = this.#options.maxPackageBytes
+    return new RfaasError(
+      'ERR_RFAAS_PACKAGE',
+      `the package is longer than the ${formatBytes(most)} that this node takes: make it smaller or raise maxPackageBytes`,
+      { status: 413, field: 'body', allowed: `at most ${most} bytes` },
+    )
+  }
+
+  #path(name: string): string {
+    return join(this.#options.directory, name)
+  }
+
+  /** One at a time: two that look at the same files would remove more than is needed. */
+  #evict(keep: string): Promise<void> {
+    const run = this.#evicting.then(() => this.#evictNow(keep))
+    this.#evicting = run.catch(() => undefined)
+    return run
+  }
+
+  async #evictNow(keep: string): Promise<void> {
+    const stored: { sha256: string; bytes: number; usedAt: number }[] = []
+    for (const name of await readdir(this.#options.directory)) {
+      if (!/^[0-9a-f]{64}$/.test(name)) continue
+      const status = await stat(this.#path(name)).catch(() => undefined)
+      if (status !== undefined) {
+        stored.push({ sha256: name, bytes: status.size, usedAt: status.mtimeMs })
+      }
+    }
+    let total = stored.reduce((sum, { bytes }) => sum + bytes, 0)
+    for (const { sha256, bytes } of stored.sort((a, b) => a.usedAt - b.usedAt)) {
+      if (total <= this.#options.maxStoreBytes) return
+      if (sha256 === keep || this.#users.has(sha256)) continue
+      for (const name of [sha256, ...Object.values(suffix).map((end) => sha256 + end)]) {
+        await rm(this.#path(name), { force: true })
+      }
+      total -= bytes
+    }
+  }
+}
+
+/** Node looks for imported packages in node_modules beside the importing file. */
+async function linkModules(path: string, target: string | undefined): Promise<void> {
+  await rm(path, { force: true })
+  if (target === undefined) return
+  const temporary = `${path}-${randomBytes(6).toString('hex')}`
+  await symlink(target, temporary)
+  await rename(temporary, path)
+}
+
+/** False if the name is taken: by the same bytes, as names are hashes. */
+async function publish(from: string, to: string): Promise<boolean> {
+  try {
+    await link(from, to)
+    return true
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+    return false
+  }
+}
+
+async function size(path: string): Promise<number | undefined> {
+  try {
+    return (await stat(path)).size
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+    throw error
+  }
+}

@@ -1,0 +1,255 @@
+// The node's line to the resource manager. Nothing here may stop a running lease: while the resource
+// manager is away we keep trying, and what it has to be told waits until it confirms it.
+import { events, request } from '../../lib/control/http.js'
+import { check } from '../../lib/control/check.js'
+import type { Logger } from '../../lib/control/log.js'
+import {
+  EndEvent,
+  HeartbeatReply,
+  NodeWelcome,
+  type LeaseClosed,
+  type NodeRegistration,
+} from '../../lib/control/schemas.js'
+import { RfaasError } from '../../lib/errors.js'
+
+const retryMs = { first: 100, most: 5000 }
+const requestTimeoutMs = 5000
+
+export interface RegistrationOptions {
+  resourceManager: string
+  /** Anew each time: leases come and go. */
+  describe(): NodeRegistration
+  welcomed(publicKey: string): void
+  end(lease: string, reason: EndEvent['reason']): void
+  logger: Logger
+}
+
+type Report = { kind: 'active' } | { kind: 'closed'; used: LeaseClosed }
+
+export class Registration {
+  readonly #options: RegistrationOptions
+  readonly #stop = new AbortController()
+  readonly #reports = new Map<string, Report>()
+  #heartbeatMs = 1000
+  #registered = false
+  #wake: (() => void) | undefined
+  #delivering: Promise<void> | undefined
+  #running: Promise<void> | undefined
+  #following: Promise<void> | undefined
+
+  constructor(options: RegistrationOptions) {
+    this.#options = options
+  }
+
+  get connected(): boolean {
+    return this.#registered
+  }
+
+  /** What the resource manager has not confirmed yet. */
+  get unconfirmed(): number {
+    return this.#reports.size
+  }
+
+  /** Resolves after the first attempt, whatever came of it; goes on in the background. */
+  async start(): Promise<void> {
+    await this.#register()
+    this.#running = this.#beat()
+    this.#following = this.#follow()
+  }
+
+  active(lease: string): void {
+    if (!this.#reports.has(lease)) this.#report(lease, { kind: 'active' })
+  }
+
+  closed(lease: string, used: LeaseClosed): void {
+    this.#report(lease, { kind: 'closed', used })
+  }
+
+  /** Leases whose end is not confirmed count as being on the node: otherwise the resource manager
+   * would close them by itself, without what they used. */
+  get unconfirmedLeases(): string[] {
+    return [...this.#reports].filter(([, { kind }]) => kind === 'closed').map(([lease]) => lease)
+  }
+
+  /** Tries to deliver what is left, for at most `withinMs`. */
+  async close(withinMs: number): Promise<void> {
+    if (this.#registered && this.#reports.size > 0) {
+      const deadline = new Promise((resolve) => setTimeout(resolve, withinMs).unref())
+      await Promise.race([this.#deliver(), deadline])
+    }
+    this.#stop.abort()
+    this.#wake?.()
+    await Promise.all([this.#running, this.#following, this.#delivering])
+  }
+
+  async #register(): Promise<boolean> {
+    const { resourceManager, describe, welcomed, end, logger } = this.#options
+    const registration = describe()
+    try {
+      const welcome = await request(this.#url('/v1/nodes'), {
+        method: 'POST',
+        body: registration,
+        schema: NodeWelcome,
+        signal: this.#stop.signal,
+        timeoutMs: requestTimeoutMs,
+      })
+      if (this.#stop.signal.aborted) return false
+      welcomed(welcome.publicKey)
+      this.#heartbeatMs = welcome.heartbeatMs
+      if (!this.#registered) logger.info({ resourceManager }, 'registered')
+      this.#registered = true
+      for (const lease of welcome.end) end(lease, 'revoked')
+      void this.#deliver()
+      return true
+    } catch (error) {
+      if (!this.#stop.signal.aborted) {
+        logger.warn({ resourceManager, reason: messageOf(error) }, 'cannot register: trying again')
+      }
+      this.#registered = false
+      return false
+    }
+  }
+
+  /** Heartbeats while registered, attempts to register while not. */
+  async #beat(): Promise<void> {
+    let failures = 0
+    while (!this.#stop.signal.aborted) {
+      await this.#pause(failures === 0 ? this.#heartbeatMs : backoff(failures))
+      if (this.#stop.signal.aborted) return
+      const fine = this.#registered ? await this.#heartbeat() : await this.#register()
+      failures = fine ? 0 : failures + 1
+    }
+  }
+
+  async #heartbeat(): Promise<boolean> {
+    const { describe, end, logger } = this.#options
+    const { name, leases } = describe()
+    try {
+      const reply = await request(this.#url(`/v1/nodes/${name}/heartbeat`), {
+        method: 'POST',
+        body: { leases },
+        schema: HeartbeatReply,
+        signal: this.#stop.signal,
+        timeoutMs: requestTimeoutMs,
+      })
+      for (const lease of reply.end) end(lease, 'revoked')
+      void this.#deliver()
+      return true
+    } catch (error) {
+      if (this.#stop.signal.aborted) return false
+      // It does not know us (any more), or may not after it comes back: we introduce ourselves.
+      this.#registered = false
+      if (isNotFound(error)) return this.#register()
+      logger.warn({ reason: messageOf(error) }, 'the resource manager is away; leases go on')
+      return false
+    }
+  }
+
+  /** The event stream makes ends prompt; what it misses, heartbeats bring. */
+  async #follow(): Promise<void> {
+    const { describe, end, logger } = this.#options
+    const { signal } = this.#stop
+    let failures = 0
+    while (!signal.aborted) {
+      if (this.#registered) {
+        try {
+          const url = this.#url(`/v1/nodes/${describe().name}/events`)
+          for await (const { event, data } of events(url, { signal })) {
+            failures = 0
+            if (event !== 'end') continue
+            const { lease, reason } = check(EndEvent, data, 'event end of the resource manager')
+            end(lease, reason)
+          }
+        } catch (error) {
+          logger.debug({ reason: messageOf(error) }, 'event stream of the resource manager ended')
+        }
+      }
+      failures += 1
+      await pause(backoff(failures), signal)
+    }
+  }
+
+  #report(lease: string, report: Report): void {
+    this.#reports.set(lease, report)
+    void this.#deliver()
+  }
+
+  /** One at a time and in order. Stops at the first that cannot be delivered: a heartbeat retries. */
+  #deliver(): Promise<void> {
+    this.#delivering ??= this.#deliverAll().finally(() => (this.#delivering = undefined))
+    return this.#delivering
+  }
+
+  async #deliverAll(): Promise<void> {
+    // `for of` over a map also visits what is added meanwhile.
+    for (const [lease, report] of this.#reports) {
+      if (!this.#registered || this.#stop.signal.aborted) return
+      try {
+        await this.#send(lease, report)
+      } catch (error) {
+        const { logger, end } = this.#options
+        if (error instanceof RfaasError && refused(error)) {
+          logger.warn({ lease, report: report.kind, reason: error.message }, 'report refused')
+          // It has no such lease, or it is over: then it must not run here either.
+          if (report.kind === 'active') end(lease, 'lost')
+        } else {
+          logger.debug({ lease, reason: messageOf(error) }, 'report not delivered yet')
+          return
+        }
+      }
+      if (this.#reports.get(lease) === report) this.#reports.delete(lease)
+    }
+  }
+
+  #send(lease: string, report: Report): Promise<void> {
+    const { name } = this.#options.describe()
+    return request(this.#url(`/v1/nodes/${name}/leases/${lease}/${report.kind}`), {
+      method: 'POST',
+      ...(report.kind === 'closed' && { body: report.used }),
+      signal: this.#stop.signal,
+      timeoutMs: requestTimeoutMs,
+    })
+  }
+
+  #url(path: string): string {
+    return new URL(path, this.#options.resourceManager).href
+  }
+
+  async #pause(ms: number): Promise<void> {
+    const woken = new AbortController()
+    this.#wake = () => woken.abort()
+    await pause(ms, woken.signal)
+    this.#wake = undefined
+  }
+}
+
+/** The answer would be the same next time. */
+function refused(error: RfaasError): boolean {
+  return error.status !== undefined && error.status >= 400 && error.status < 500
+}
+
+function isNotFound(error: unknown): boolean {
+  return error instanceof RfaasError && error.code === 'ERR_RFAAS_NOT_FOUND'
+}
+
+function backoff(failures: number): number {
+  // Spread, or all nodes would call a resource manager that comes back at the same moment.
+  return Math.min(retryMs.most, retryMs.first * 2 ** (failures - 1)) * (0.75 + Math.random() / 2)
+}
+
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const done = (): void => {
+      clearTimeout(timer)
+      signal.removeEventListener('abort', done)
+      resolve()
+    }
+    const timer = setTimeout(done, ms)
+    if (signal.aborted) done()
+    else signal.addEventListener('abort', done)
+  })
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}

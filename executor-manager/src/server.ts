@@ -1,0 +1,206 @@
+// The routes for clients. All of /v1 needs a lease token; what a lease may see and end is its own.
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { Readable } from 'node:stream'
+import { Type } from 'typebox'
+import {
+  ExecutorInfo,
+  ExecutorRequest,
+  Sha256,
+  type LeaseClaims,
+} from '../../lib/control/schemas.js'
+import type { ControlServer } from '../../lib/control/server.js'
+import { RfaasError } from '../../lib/errors.js'
+import type { LeaseTable } from './leases.js'
+import type { Metrics } from './metrics.js'
+import type { PackageStore } from './packages.js'
+
+const identifier = Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$' })
+const closed = { additionalProperties: false }
+const IdParams = Type.Object({ id: identifier }, closed)
+const CodeParams = Type.Object({ sha256: Sha256 }, closed)
+const RenewedToken = Type.Object(
+  { token: Type.String({ minLength: 1, maxLength: 64 * 1024 }) },
+  closed,
+)
+const Nothing = Type.Null()
+const security = [{ leaseToken: [] }]
+
+export interface Services {
+  leases: LeaseTable
+  packages: PackageStore
+  metrics: Metrics
+}
+
+export function addClientRoutes(server: ControlServer, services: Services): void {
+  const { leases } = services
+  const claimsOf = (request: FastifyRequest): LeaseClaims => leases.verify(bearer(request))
+
+  addCodeRoutes(server, services, claimsOf)
+
+  // An answer may take as long as a worker's start: its connection is not idle.
+  server.app.post(
+    '/v1/executors',
+    {
+      schema: {
+        summary: 'Start a function package on the cores of the lease',
+        security,
+        body: ExecutorRequest,
+        response: { 201: ExecutorInfo },
+      },
+      onRequest: authenticate(claimsOf),
+    },
+    async (request, reply) => {
+      const claims = claimsOf(request)
+      leases.admit(claims)
+      return reply.status(201).send(await leases.startExecutor(claims.lease, request.body))
+    },
+  )
+  server.app.delete(
+    '/v1/executors/:id',
+    {
+      schema: {
+        summary: 'Stop an executor of the lease',
+        security,
+        params: IdParams,
+        response: { 204: Nothing },
+      },
+      onRequest: authenticate(claimsOf),
+    },
+    async (request, reply) => {
+      await leases.stopExecutor(claimsOf(request).lease, request.params.id)
+      return reply.status(204).send(null)
+    },
+  )
+  server.app.get(
+    '/v1/leases/:id/events',
+    {
+      schema: {
+        summary: 'Server-sent events: worker-lost, worker-ready, lease-ended',
+        security,
+        params: IdParams,
+      },
+      onRequest: authenticate(claimsOf),
+    },
+    (request, reply) => {
+      const claims = forLease(claimsOf(request), request.params.id)
+      leases.admit(claims)
+      leases.subscribe(claims.lease, server.eventStream(reply))
+    },
+  )
+  server.app.put(
+    '/v1/leases/:id/token',
+    {
+      schema: {
+        summary: 'Show the token of a renewed lease',
+        security,
+        params: IdParams,
+        body: RenewedToken,
+        response: { 204: Nothing },
+      },
+      onRequest: authenticate(claimsOf),
+    },
+    async (request, reply) => {
+      forLease(claimsOf(request), request.params.id)
+      leases.admit(forLease(leases.verify(request.body.token), request.params.id))
+      return reply.status(204).send(null)
+    },
+  )
+  server.app.delete(
+    '/v1/leases/:id',
+    {
+      schema: {
+        summary: 'End the lease on this node: stops its executors and confirms it as closed',
+        security,
+        params: IdParams,
+        response: { 204: Nothing },
+      },
+      onRequest: authenticate(claimsOf),
+    },
+    async (request, reply) => {
+      const claims = forLease(claimsOf(request), request.params.id)
+      await leases.end(claims.lease, 'released')
+      return reply.status(204).send(null)
+    },
+  )
+}
+
+function addCodeRoutes(
+  { app }: ControlServer,
+  { packages, metrics }: Services,
+  claimsOf: (request: FastifyRequest) => LeaseClaims,
+): void {
+  app.head(
+    '/v1/code/:sha256',
+    {
+      schema: { summary: 'Is the package on this node?', security, params: CodeParams },
+      onRequest: authenticate(claimsOf),
+    },
+    async (request, reply) => {
+      const { sha256 } = request.params
+      if (await packages.has(sha256)) return reply.status(200).send()
+      throw new RfaasError('ERR_RFAAS_NOT_FOUND', `package ${sha256} is not on this node`)
+    },
+  )
+  // In a scope of its own: here, and only here, a body is a stream of any type and length.
+  void app.register((scope, _options, done) => {
+    scope.removeAllContentTypeParsers()
+    scope.addContentTypeParser('*', (_request, payload, parsed) => parsed(null, payload))
+    scope.put(
+      '/v1/code/:sha256',
+      {
+        schema: {
+          summary: 'Upload a function package (raw bytes, application/octet-stream)',
+          security,
+          params: CodeParams,
+          response: { 201: Nothing, 204: Nothing },
+        },
+        onRequest: authenticate(claimsOf),
+        bodyLimit: Number.MAX_SAFE_INTEGER, // the store has its own and counts what arrives
+      },
+      async (request, reply) => {
+        const { sha256 } = request.params as { sha256: string }
+        try {
+          const tooLong = packages.tooLong(Number(request.headers['content-length'] ?? 0))
+          if (tooLong !== undefined) throw tooLong
+          const bytes = (request.body ?? request.raw) as Readable
+          const outcome = await packages.put(sha256, bytes)
+          if (outcome === 'stored') metrics.packagesStored.inc()
+          return await reply.status(outcome === 'stored' ? 201 : 204).send(null)
+        } catch (error) {
+          // The rest of the body is not read; the connection cannot be used for another request.
+          void reply.header('connection', 'close')
+          throw error
+        }
+      },
+    )
+    done()
+  })
+}
+
+/** Before anything of the body is read. */
+function authenticate(
+  claimsOf: (request: FastifyRequest) => LeaseClaims,
+): (request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void) => void {
+  return (request, _reply, done) => {
+    claimsOf(request)
+    done()
+  }
+}
+
+function bearer(request: FastifyRequest): string {
+  const token = /^Bearer ([^\s]+)$/.exec(request.headers.authorization ?? '')?.[1]
+  if (token !== undefined) return token
+  throw new RfaasError(
+    'ERR_RFAAS_UNAUTHORIZED',
+    'the request has no lease token: send "Authorization: Bearer <token of the lease grant>"',
+  )
+}
+
+function forLease(claims: LeaseClaims, id: string): LeaseClaims {
+  if (claims.lease === id) return claims
+  throw new RfaasError(
+    'ERR_RFAAS_UNAUTHORIZED',
+    `the token is for lease ${claims.lease}, not for ${id}`,
+    { status: 403 },
+  )
+}

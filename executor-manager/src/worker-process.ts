@@ -1,0 +1,312 @@
+// One worker: a process that runs a tenant's functions on one core. Everything that it sends is
+// hostile until checked. It is configured through its stdin (nothing secret in argv or environment),
+// which stays open: its end tells the worker that the manager is gone.
+import { spawn, type ChildProcess } from 'node:child_process'
+import type { Readable } from 'node:stream'
+import { Type, type Static } from 'typebox'
+import { inspect } from '../../lib/control/check.js'
+import type { Logger } from '../../lib/control/log.js'
+import { RfaasError } from '../../lib/errors.js'
+import { RateLimit, readLines } from './lines.js'
+import type { Program } from './paths.js'
+import { cpuMeter } from './usage.js'
+
+const functionName = Type.String({ minLength: 1, maxLength: 127 })
+const requestId = Type.String({ pattern: '^[0-9]{1,20}$' })
+const sentence = Type.String({ maxLength: 4096 })
+
+const WorkerEvent = Type.Union([
+  Type.Object({
+    event: Type.Literal('ready'),
+    address: Type.String({ minLength: 1, maxLength: 256 }),
+    functions: Type.Array(functionName, { minItems: 1, maxItems: 4096, uniqueItems: true }),
+  }),
+  Type.Object({ event: Type.Literal('error'), message: sentence }),
+  Type.Object({ event: Type.Literal('connected') }),
+  Type.Object({ event: Type.Literal('disconnected') }),
+  Type.Object({ event: Type.Literal('refused'), reason: sentence }),
+  Type.Object({
+    event: Type.Literal('running'),
+    function: Type.Optional(functionName),
+    requestId: Type.Optional(requestId),
+  }),
+  Type.Object({
+    event: Type.Literal('timeout'),
+    function: Type.Optional(functionName),
+    requestId: Type.Optional(requestId),
+  }),
+])
+type WorkerEvent = Static<typeof WorkerEvent>
+
+// 4096 names of 127 characters fit, JSON around them included.
+const maxEventBytes = 1024 * 1024
+const maxEventsPerSecond = 500
+const maxOutputLineBytes = 8 * 1024
+const maxOutputLinesPerSecond = 200
+// After the exit, for what is still in the pipes. A process that the worker left behind may hold
+// their other ends open for ever.
+const drainMs = 250
+
+const inheritedEnvironment = ['PATH', 'HOME', 'LANG', 'TZ']
+
+export interface WorkerSpec {
+  program: Program
+  index: number
+  /** `key=value` lines on its stdin. */
+  configuration: Readonly<Record<string, string | number>>
+  readyTimeoutMs: number
+  logger: Logger
+}
+
+export interface WorkerReady {
+  address: string
+  functions: readonly string[]
+}
+
+export interface WorkerEnd {
+  /** One sentence. */
+  cause: string
+  /** The request that was running. */
+  requestId: string | undefined
+  /** Asked for with `stop` or `kill`. */
+  expected: boolean
+  cpuMs: number
+}
+
+export class WorkerProcess {
+  /** Rejects when the worker ends, or is ended, before it was ready. */
+  readonly ready: Promise<WorkerReady>
+  /** Resolves when the process is gone and measured; never rejects. */
+  readonly ended: Promise<WorkerEnd>
+
+  readonly #spec: WorkerSpec
+  readonly #child: ChildProcess
+  readonly #events = new RateLimit(maxEventsPerSecond)
+  readonly #readyTimer: NodeJS.Timeout
+  #settleReady!: { resolve: (ready: WorkerReady) => void; reject: (error: RfaasError) => void }
+  #isReady = false
+  #expected = false
+  #gone = false
+  #failure: { cause: string; code: 'ERR_RFAAS_PACKAGE' | 'ERR_RFAAS_EXECUTOR' } | undefined
+  #timedOut = false
+  #functions: readonly string[] = []
+  #running: { function: string | undefined; requestId: string | undefined } | undefined
+
+  constructor(spec: WorkerSpec) {
+    this.#spec = spec
+    this.ready = new Promise((resolve, reject) => (this.#settleReady = { resolve, reject }))
+    // Whoever only waits for the end must not die of the other promise.
+    this.ready.catch(() => undefined)
+    const configuration = encodeConfiguration(spec.configuration)
+    this.#child = spawn(spec.program.command, spec.program.args, {
+      stdio: ['pipe', 'pipe', 'pipe', 'pipe'],
+      env: environment(),
+      cwd: '/',
+    })
+    this.ended = this.#watchEnd()
+    this.#readyTimer = setTimeout(() => {
+      this.#fail(`was not ready within ${spec.readyTimeoutMs} ms`)
+    }, spec.readyTimeoutMs)
+    if (this.#child.pid === undefined) return
+    cpuMeter.watch(this.#child.pid)
+    this.#readEvents(this.#child.stdio[3] as Readable)
+    this.#logOutput(this.#child.stdout as Readable, 'stdout')
+    this.#logOutput(this.#child.stderr as Readable, 'stderr')
+    const stdin = this.#child.stdin
+    stdin?.on('error', () => undefined) // it has ended already; its exit says why
+    stdin?.write(configuration)
+  }
+
+  get pid(): number | undefined {
+    return this.#child.pid
+  }
+
+  /** So far; the whole is in `ended`. */
+  get cpuMs(): number {
+    return this.#child.pid === undefined ? 0 : cpuMeter.current(this.#child.pid)
+  }
+
+  /** Lets the running call finish, for at most `graceMs`; then the process is killed. */
+  async stop(graceMs: number): Promise<WorkerEnd> {
+    this.#expected = true
+    if (this.#isReady && graceMs > 0) this.#child.stdin?.write('stop\n')
+    else this.kill()
+    const timer = setTimeout(() => this.kill(), graceMs)
+    const end = await this.ended
+    clearTimeout(timer)
+    return end
+  }
+
+  kill(): void {
+    this.#expected = true
+    if (!this.#gone) this.#child.kill('SIGKILL')
+  }
+
+  #readEvents(stream: Readable): void {
+    readLines(stream, maxEventBytes, {
+      line: (text) => this.#takeLine(text),
+      tooLong: () => {
+        this.#fail(`sent an event longer than ${maxEventBytes} bytes`)
+        return 'end'
+      },
+    })
+  }
+
+  #takeLine(text: string): void {
+    if (this.#failure !== undefined) return
+    if (!this.#events.take()) {
+      this.#fail(`sent more than ${maxEventsPerSecond} events in a second`)
+      return
+    }
+    let event: unknown
+    try {
+      event = JSON.parse(text)
+    } catch {
+      this.#fail('sent an event that is not JSON')
+      return
+    }
+    if (inspect(WorkerEvent, event) !== undefined) this.#fail('sent an event that makes no sense')
+    else this.#take(event as WorkerEvent)
+  }
+
+  #take(event: WorkerEvent): void {
+    const { logger } = this.#spec
+    switch (event.event) {
+      case 'ready':
+        if (this.#isReady) return this.#fail('said twice that it is ready')
+        clearTimeout(this.#readyTimer)
+        this.#isReady = true
+        this.#functions = event.functions
+        this.#settleReady.resolve({ address: event.address, functions: event.functions })
+        return
+      case 'error':
+        this.#failure ??= { cause: `failed: ${oneLine(event.message)}`, code: 'ERR_RFAAS_PACKAGE' }
+        return
+      case 'connected':
+      case 'disconnected':
+        logger.debug(`client ${event.event}`)
+        return
+      case 'refused':
+        logger.warn({ reason: event.reason }, 'refused a client')
+        return
+      case 'timeout':
+        this.#timedOut = true
+        this.#setRunning(event.function, event.requestId)
+        return
+      case 'running':
+        this.#setRunning(event.function, event.requestId)
+    }
+  }
+
+  /** A name is repeated to people only if it is one of the package's functions. */
+  #setRunning(name: string | undefined, request: string | undefined): void {
+    const known = name !== undefined && this.#functions.includes(name)
+    this.#running = { function: known ? name : undefined, requestId: request }
+  }
+
+  #logOutput(stream: Readable, name: 'stdout' | 'stderr'): void {
+    const { logger } = this.#spec
+    const lines = new RateLimit(maxOutputLinesPerSecond)
+    readLines(stream, maxOutputLineBytes, {
+      line: (text) => {
+        if (!lines.take()) return
+        const dropped = lines.takeRefused()
+        logger.info({ stream: name, text, ...(dropped > 0 && { dropped }) }, 'worker output')
+      },
+      tooLong: () => 'cut',
+    })
+  }
+
+  /** The worker broke the protocol or a limit: it ends, and `cause` is why. */
+  #fail(cause: string): void {
+    this.#failure ??= { cause, code: 'ERR_RFAAS_EXECUTOR' }
+    if (!this.#gone) this.#child.kill('SIGKILL')
+  }
+
+  async #watchEnd(): Promise<WorkerEnd> {
+    const child = this.#child
+    const outcome = await new Promise<{
+      code: number | null
+      signal: string | null
+      cpuMs: number
+    }>((resolve) => {
+      child.once('exit', (code, signal) => {
+        this.#gone = true
+        const measured = child.pid === undefined ? Promise.resolve(0) : cpuMeter.ended(child.pid)
+        void measured.then((cpuMs) => resolve({ code, signal, cpuMs }))
+      })
+      child.once('error', (error) => {
+        if (child.pid !== undefined) return // a signal could not be sent: the exit tells more
+        this.#gone = true
+        this.#failure ??= {
+          cause: `cannot be started: ${error.message}`,
+          code: 'ERR_RFAAS_EXECUTOR',
+        }
+        resolve({ code: null, signal: null, cpuMs: 0 })
+      })
+    })
+    clearTimeout(this.#readyTimer)
+    await this.#drain()
+    const end: WorkerEnd = {
+      cause: `worker ${this.#spec.index} ${this.#causeOf(outcome)}`,
+      requestId: this.#running?.requestId,
+      expected: this.#expected,
+      cpuMs: outcome.cpuMs,
+    }
+    const code = this.#failure?.code ?? 'ERR_RFAAS_EXECUTOR'
+    this.#settleReady.reject(new RfaasError(code, end.cause))
+    return end
+  }
+
+  /** What the worker said last is still in the pipe when its exit is reported. */
+  async #drain(): Promise<void> {
+    const { stdin, stdout, stderr, stdio } = this.#child
+    const streams = [stdout, stderr, stdio[3] as Readable | null].filter((s) => s !== null)
+    const timer = setTimeout(() => streams.forEach((s) => s.destroy()), drainMs)
+    await Promise.all(
+      streams.map((s) =>
+        s.closed || s.destroyed ? undefined : new Promise((resolve) => s.once('close', resolve)),
+      ),
+    )
+    clearTimeout(timer)
+    stdin?.destroy()
+  }
+
+  #causeOf({ code, signal }: { code: number | null; signal: string | null }): string {
+    const name = this.#running?.function
+    if (this.#failure !== undefined) return this.#failure.cause
+    if (this.#timedOut) return `ran past its deadline${name === undefined ? '' : ` in '${name}'`}`
+    const place = name === undefined ? '' : ` in function '${name}'`
+    if (signal !== null) return `was killed by ${signal}${place}`
+    return `exited with code ${code}${place}`
+  }
+}
+
+function environment(): NodeJS.ProcessEnv {
+  const kept: NodeJS.ProcessEnv = {}
+  for (const key of inheritedEnvironment) {
+    const value = process.env[key]
+    if (value !== undefined) kept[key] = value
+  }
+  return kept
+}
+
+function encodeConfiguration(configuration: Readonly<Record<string, string | number>>): string {
+  let text = ''
+  for (const [key, value] of Object.entries(configuration)) {
+    // A line end inside a path would let it pass for another key.
+    if (/[\r\n]/.test(String(value))) {
+      throw new RfaasError('ERR_RFAAS_INVALID_ARGUMENT', `${key} contains a line end`, {
+        field: key,
+        value,
+        allowed: 'one line',
+      })
+    }
+    text += `${key}=${value}\n`
+  }
+  return `${text}\n`
+}
+
+function oneLine(text: string): string {
+  return text.replace(/[\u0000-\u001f\u007f\u2028\u2029]+/g, ' ').trim()
+}
