@@ -125,6 +125,16 @@ conformance('connections', (fabric) => {
     expect(error.syscall).toBe('connect')
   })
 
+  test('a connection to a listener that was killed fails', async () => {
+    const peer = await fabric.peer('silent')
+    peer.child.kill('SIGKILL')
+    await peer.exited
+    const device = fabric.open()
+    const completionQueue = device.createCompletionQueue(256)
+    const error = await failure(device.connect(peer.first, { completionQueue, timeoutMs }))
+    expect(error).toMatchObject({ code: 'ERR_RFAAS_FABRIC', syscall: 'connect' })
+  })
+
   test('an address that is none is refused with the address in the message', async () => {
     const device = fabric.open()
     const completionQueue = device.createCompletionQueue(256)

@@ -3,7 +3,7 @@ import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { networkInterfaces, tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { afterEach, describe, expect, test } from 'vitest'
@@ -162,7 +162,10 @@ export class TestFabric {
       if (done === true) throw new Error(`peers/${name}.mjs ended: ${JSON.stringify(await exited)}`)
       return value as string
     }
-    return { child, exited, line, first: await line() }
+    const first = await line()
+    // A killed process leaves its socket behind.
+    if (this.isShm) this.after(() => rmSync(dirname(first), { recursive: true, force: true }))
+    return { child, exited, line, first }
   }
 }
 

@@ -1,4 +1,4 @@
-// Accepts one connection and sends every message back, sleeping ("wait") or spinning ("spin").
+// Accepts one connection and sends every message back; sleeps for it ("wait") or spins first ("spin").
 import { args, listen, setUp } from './common.mjs'
 
 const slots = 32
@@ -18,7 +18,8 @@ const pair = await request.accept({
 listener.close()
 
 while (pair.state === 'connected') {
-  const completions = args[0] === 'spin' ? queue.spin({ timeoutMs: 100 }) : await queue.wait()
+  let completions = args[0] === 'spin' ? queue.spin({ budgetNs: 200_000 }) : []
+  if (completions.length === 0) completions = await queue.wait()
   for (const { id, status, opcode, byteLength, immediate } of completions) {
     if (status !== 'success' || opcode !== 'receive') continue
     const local = region.bytes(id * bytes, byteLength)
