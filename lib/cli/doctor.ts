@@ -1,0 +1,63 @@
+// `rfaas doctor`: what this host can do, and what to change.
+import { Command } from 'commander'
+
+import { checkDefault, checkRdma, type Finding, type Verdict } from './doctor-checks.js'
+import { exitFailure } from './failure.js'
+import { jsonOption } from './options.js'
+import { paint, print, printable, printJson, type Style } from './output.js'
+
+const marks: Record<Verdict, [string, Style]> = {
+  ok: ['✔', 'green'],
+  note: ['!', 'yellow'],
+  failed: ['✘', 'red'],
+}
+
+export function doctorCommand(): Command {
+  return new Command('doctor')
+    .description('tell whether this host can run rfaas, and whether it can do RDMA')
+    .addOption(jsonOption())
+    .addHelpText(
+      'after',
+      `
+✔ is fine, ! is not possible yet, ✘ has to be changed. Exit code 0 means that rfaas works over
+shared memory, with or without RDMA; 1 that it does not.`,
+    )
+    .action(async ({ json = false }: { json?: boolean }) => {
+      const sharedMemory = await checkDefault()
+      const rdma = await checkRdma()
+      const works = sharedMemory.every(({ verdict }) => verdict !== 'failed')
+      const hasRdma = rdma.at(-1)?.verdict === 'ok'
+      if (!works) process.exitCode = exitFailure
+      if (json) return printJson({ works, rdma: hasRdma, findings: { sharedMemory, rdma } })
+      await print(
+        [
+          section('On this host, over shared memory', sharedMemory),
+          section('Between hosts, over RDMA', rdma),
+          `${conclusion(works, hasRdma)}\n`,
+        ].join('\n'),
+      )
+    })
+}
+
+function section(title: string, findings: readonly Finding[]): string {
+  const width = Math.max(...findings.map(({ name }) => name.length)) + 2
+  const indent = ' '.repeat(width + 4)
+  let text = `${paint('bold', title)}\n`
+  for (const { name, verdict, found, change } of findings) {
+    const [mark, style] = marks[verdict]
+    text += `  ${paint(style, mark)} ${name.padEnd(width)}${lines(found, indent)}\n`
+    if (change !== undefined && change !== '')
+      text += `${indent}→ ${lines(change, `${indent}  `)}\n`
+  }
+  return text
+}
+
+function conclusion(works: boolean, hasRdma: boolean): string {
+  if (!works) return paint('red', 'rfaas does not work here: change what is marked ✘.')
+  const rdma = hasRdma ? 'and over RDMA' : 'but not over RDMA'
+  return `rfaas works here over shared memory, ${rdma}.`
+}
+
+function lines(text: string, indent: string): string {
+  return text.split('\n').map(printable).join(`\n${indent}`)
+}

@@ -1,0 +1,58 @@
+// The commands of `rfaas`, put together.
+import { Command } from 'commander'
+
+import { packageVersion } from '../package-root.js'
+import { doctorCommand } from './doctor.js'
+import { includeCommand } from './include.js'
+import { invokeCommand } from './invoke.js'
+import { leasesCommand } from './leases.js'
+import { managerCommands } from './managers.js'
+import { nodesCommand } from './nodes.js'
+import { upCommand } from './up.js'
+import { usageCommand } from './usage.js'
+
+/** `args`: what the user typed; the managers are loaded only if they are among them. */
+export async function createProgram(args: readonly string[]): Promise<Command> {
+  const program = new Command('rfaas')
+    .description('Call functions on the idle cores of a cluster in microseconds.')
+    .version(packageVersion(), '-V, --version', 'print the version')
+    .option('--debug', 'show the stack of errors, as RFAAS_DEBUG=1 does')
+    .helpOption('-h, --help', 'show help, also of a command')
+    .helpCommand(false)
+    .showHelpAfterError("  'rfaas --help' lists what there is")
+    .exitOverride()
+    .configureOutput({
+      outputError: (text, write) => write(text.replace(/^error: /, 'rfaas: ')),
+    })
+    .addHelpText(
+      'after',
+      `
+Start here:
+  rfaas doctor                                        what this host can do
+  rfaas up                                            a cluster of this machine
+  printf world | rfaas invoke hello.so hello -i -     a call, in another terminal
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 interrupted.`,
+    )
+  const [resourceManager, executorManager] = await managerCommands(args)
+  program.commandsGroup('On one machine:')
+  adopt(program, upCommand())
+  adopt(program, doctorCommand())
+  program.commandsGroup('Use a cluster:')
+  for (const command of [invokeCommand(), nodesCommand(), leasesCommand(), usageCommand()]) {
+    adopt(program, command)
+  }
+  adopt(program, includeCommand())
+  program.commandsGroup('Run a cluster:')
+  adopt(program, resourceManager)
+  adopt(program, executorManager)
+  return program
+}
+
+/** With the settings of the program, also for commands that were made elsewhere. */
+function adopt(program: Command, command: Command): void {
+  command
+    .copyInheritedSettings(program)
+    .showHelpAfterError(`  'rfaas ${command.name()} --help' shows what is allowed`)
+  program.addCommand(command)
+}
