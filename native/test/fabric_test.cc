@@ -303,6 +303,7 @@ TEST_P(FabricTest, AnAccessThatIsNotAllowedEndsTheConnectionOnBothSides) {
         uint64_t address, rkey;
     } cases[] = {
         {"a wrong key", key.address, key.rkey ^ 0x5500},
+        {"a wrong upper half of the key", key.address, key.rkey ^ (uint64_t{1} << 40)},
         {"the last byte is outside", key.address + key.length - 7, key.rkey},
         {"before the begin", key.address - 8, key.rkey},
         {"far away", key.address + (uint64_t{1} << 40), key.rkey},

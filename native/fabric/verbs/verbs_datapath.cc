@@ -16,6 +16,7 @@ namespace {
 constexpr int kPollBatch = 16;
 constexpr uint64_t kReceiveBit = uint64_t{1} << 31;
 constexpr uint64_t kPositionMask = kReceiveBit - 1;
+constexpr uint64_t kNowhere = 0xffff'ffff'0000'0000;  // aligned, and outside every address space
 
 // Advances once per scheduler tick and costs a few nanoseconds.
 uint64_t ticks() {
@@ -216,9 +217,6 @@ int VerbsQueuePair::post_send(const SendRequest& request) {
                    request.remote_address % 8 != 0)) {
         return -EINVAL;
     }
-    // Keys of this provider have 32 bits; no region has this one.
-    if (request.rkey > UINT32_MAX) return -EINVAL;
-
     ibv_sge list[2];
     uint64_t length = 0;
     bool copied = (request.flags & kInline) != 0;
@@ -251,13 +249,17 @@ int VerbsQueuePair::post_send(const SendRequest& request) {
     if ((request.flags & kFence) != 0) wr.send_flags |= IBV_SEND_FENCE;
     if (copied) wr.send_flags |= IBV_SEND_INLINE;
     wr.imm_data = htonl(request.immediate);
+    // Keys of this provider have 32 bits. A longer one names no region: let the peer say so, by
+    // asking for bytes that no region has.
+    const bool possible = request.rkey <= UINT32_MAX;
+    const uint64_t remote_address = possible ? request.remote_address : kNowhere;
     if (atomic) {
-        wr.wr.atomic.remote_addr = request.remote_address;
+        wr.wr.atomic.remote_addr = remote_address;
         wr.wr.atomic.compare_add = request.compare_add;
         wr.wr.atomic.swap = request.swap;
         wr.wr.atomic.rkey = static_cast<uint32_t>(request.rkey);
     } else {
-        wr.wr.rdma.remote_addr = request.remote_address;
+        wr.wr.rdma.remote_addr = remote_address;
         wr.wr.rdma.rkey = static_cast<uint32_t>(request.rkey);
     }
     ibv_send_wr* bad = nullptr;
