@@ -49,7 +49,7 @@ export function checkQueuePairOptions(
     scope,
   )
   return {
-    owner: { scope, sendQueue, receiveQueue },
+    owner: { scope, sendQueue, receiveQueue, maxMessageBytes: info.maxMessageBytes },
     arguments: [
       sendQueue.native,
       receiveQueue.native,

@@ -84,11 +84,12 @@ const { opcodes, sendFlags, events } = constants
 const stateNames = Object.keys(constants.states) as QueuePairState[]
 const none = [] as const
 
-/** What the two ends of connecting need besides the public surface. @internal */
+/** @internal what a queue pair belongs to, and what it may post there */
 export interface QueuePairOwner {
   readonly scope: DeviceScope
   readonly sendQueue: CompletionQueue
   readonly receiveQueue: CompletionQueue
+  readonly maxMessageBytes: number
 }
 
 /**
@@ -384,6 +385,10 @@ export class QueuePair {
       if (inline === true) this.#stage(segment, index, field, view, length)
       else this.#putSegment(segment, field, view)
       length += view?.byteLength ?? 0
+    }
+    if (length > this.#owner.maxMessageBytes) {
+      const allowed = `at most ${this.#owner.maxMessageBytes}, the longest message of this device`
+      throw invalidArgument('local.byteLength', length, allowed)
     }
     if (inline === true && views.length === 2) this.#joinStaged(at, index, length)
     return length
