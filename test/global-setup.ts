@@ -12,7 +12,7 @@ export function setup(): void {
   if (!['Release', 'Debug'].some((kind) => existsSync(join(root, 'build', kind, 'rfaas.node')))) {
     throw new Error('The native addon is not built. Run: npm run build:native')
   }
-  const stale = ['lib', 'executor-manager', 'resource-manager', 'examples']
+  const stale = ['lib', 'executor-manager', 'resource-manager', 'examples', 'bench']
     .flatMap((folder) => sources(join(root, folder)))
     .map((file) => relative(root, file))
     .find((file) => !isFresh(join(root, file), join(root, 'dist', file.replace(/\.ts$/, '.js'))))
