@@ -277,8 +277,9 @@ export interface NativeWorker {
   readonly address: string
   readonly inputStride: number
   readonly outputStride: number
-  /** `status`: one of `constants.callStatuses`. */
-  fail(slot: number, status: number, text: string): void
+  /** `status`: one of `constants.callStatuses`; `last`: the worker ends now, the client is to send
+   * nothing more. */
+  fail(slot: number, status: number, text: string, last: boolean): void
   /** Calls back once when next() may find a call; call next(0) once more after this. */
   watch(callback: () => void): void
   /** Refuses what has arrived and waits until all answers are out. */

@@ -62,7 +62,7 @@ export class CompletionQueue {
   readonly #native: NativeCompletionQueue
   readonly #bytes: Uint8Array
   readonly #words: Uint32Array
-  #waiting: Wait<void> | undefined
+  #waiting: Wait<undefined> | undefined
   #closed = false
   readonly #owner: DeviceScope
   readonly depth: number
@@ -126,7 +126,7 @@ export class CompletionQueue {
         syscall: 'wait',
       })
     }
-    const waiting = startWait<void>('wait', options, () => {
+    const waiting = startWait<undefined>('wait', options, () => {
       this.#waiting = undefined
       this.#owner.children.delete(this)
       this.#native.unwatch()
@@ -136,7 +136,7 @@ export class CompletionQueue {
     // The race below takes a rejection or, if completions came first, nobody does.
     waiting.promise.catch(() => undefined)
     try {
-      while (true) {
+      for (;;) {
         const early = this.poll()
         if (early.length > 0) return early
         const failed = this.#native.arm()
@@ -148,7 +148,7 @@ export class CompletionQueue {
         await Promise.race([woken, waiting.promise])
       }
     } finally {
-      waiting.resolve()
+      waiting.resolve(undefined)
     }
   }
 

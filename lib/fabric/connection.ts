@@ -134,7 +134,7 @@ export interface ListenerScope {
 export class Listener implements AsyncIterable<ConnectionRequest> {
   readonly #native: NativeListener
   readonly #scope: ListenerScope
-  #waiting: Wait<void> | undefined
+  #waiting: Wait<undefined> | undefined
   #closed = false
   /** As bound: what Device.connect() of the other end takes. */
   readonly address: string
@@ -156,7 +156,7 @@ export class Listener implements AsyncIterable<ConnectionRequest> {
       throw new RfaasError('ERR_RFAAS_FABRIC', 'accept: another next() of this listener is pending')
     }
     const { children } = this.#scope.scope
-    const waiting = startWait<void>('accept', options, () => {
+    const waiting = startWait<undefined>('accept', options, () => {
       this.#waiting = undefined
       children.delete(this)
       this.#native.unwatch()
@@ -165,24 +165,25 @@ export class Listener implements AsyncIterable<ConnectionRequest> {
     children.add(this)
     waiting.promise.catch(() => undefined)
     try {
-      while (true) {
+      for (;;) {
         const request = this.#native.next()
         if (request !== null) return new ConnectionRequest(request, this.#scope)
         const woken = new Promise<void>((resolve) => this.#native.watch(resolve))
         await Promise.race([woken, waiting.promise])
       }
     } finally {
-      waiting.resolve()
+      waiting.resolve(undefined)
     }
   }
 
   /** Ends when the listener is closed. */
   async *[Symbol.asyncIterator](): AsyncGenerator<ConnectionRequest, void, undefined> {
-    while (!this.closed) {
+    const isClosed = () => this.closed
+    while (!isClosed()) {
       try {
         yield await this.next()
       } catch (error) {
-        if (this.closed) return
+        if (isClosed()) return
         throw error
       }
     }

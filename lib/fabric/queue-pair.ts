@@ -3,7 +3,8 @@ import { invalidArgument, RfaasError } from '../errors.js'
 import { native, type NativeQueuePair, type NativeState } from '../native.js'
 import { checkInteger, closedError, codeError } from './checks.js'
 import type { CompletionQueue, DeviceScope } from './completion-queue.js'
-import { MemoryRegion, regionOf, RemoteKey } from './memory-region.js'
+import type { MemoryRegion } from './memory-region.js'
+import { regionOf, RemoteKey } from './memory-region.js'
 import { startWait, type Wait, type WaitOptions } from './wait.js'
 
 export type QueuePairState = NativeState
@@ -104,7 +105,7 @@ export class QueuePair {
   readonly #owner: QueuePairOwner
   readonly #bytes: Uint8Array
   readonly #words: Uint32Array
-  #connecting: Wait<void> | undefined
+  #connecting: Wait<undefined> | undefined
   #closed = false
   #privateData: Uint8Array = new Uint8Array(0)
   #failure: RfaasError | undefined
@@ -187,16 +188,26 @@ export class QueuePair {
   encode(index: number, request: WorkRequest): void {
     checkInteger('index', index, 0, constants.batch - 1)
     switch (request.opcode) {
-      case 'write':
-        return this.#encodeWrite(index, request)
-      case 'send':
-        return this.#encodeSend(index, request)
-      case 'read':
-        return this.#encodeRead(index, request)
-      case 'fetch-add':
-        return this.#encodeFetchAdd(index, request)
-      case 'compare-swap':
-        return this.#encodeCompareSwap(index, request)
+      case 'write': {
+        this.#encodeWrite(index, request)
+        return
+      }
+      case 'send': {
+        this.#encodeSend(index, request)
+        return
+      }
+      case 'read': {
+        this.#encodeRead(index, request)
+        return
+      }
+      case 'fetch-add': {
+        this.#encodeFetchAdd(index, request)
+        return
+      }
+      case 'compare-swap': {
+        this.#encodeCompareSwap(index, request)
+        return
+      }
       default:
         throw invalidArgument(
           'opcode',
@@ -260,12 +271,12 @@ export class QueuePair {
   async established(what: string, options: WaitOptions): Promise<this> {
     try {
       if (this.#failure !== undefined) throw this.#failure
-      const wait = startWait<void>(what, options, () => {
+      const wait = startWait<undefined>(what, options, () => {
         this.#connecting = undefined
         this.#native.unref()
       })
       if (this.state === 'connected') {
-        wait.resolve()
+        wait.resolve(undefined)
       } else {
         this.#connecting = wait
         this.#native.ref()
@@ -282,7 +293,7 @@ export class QueuePair {
     switch (event) {
       case events.established:
         this.#privateData = data
-        this.#connecting?.resolve()
+        this.#connecting?.resolve(undefined)
         break
       case events.rejected:
         this.#end(refused('the peer rejected the connection', -111, data))
@@ -344,12 +355,10 @@ export class QueuePair {
     this.#put64(index * recordWords + layout.swap / 4, 'swap', request.swap)
   }
 
-  #encodeAtomic(index: number, opcode: number, request: FetchAddRequest): void
-  #encodeAtomic(index: number, opcode: number, request: CompareSwapRequest): void
   #encodeAtomic(
     index: number,
     opcode: number,
-    request: RequestOptions & RemoteRange & { local: Uint8Array },
+    request: FetchAddRequest | CompareSwapRequest,
   ): void {
     const length = this.#encodeCommon(index, opcode, request, request.local, false)
     if (length !== 8) throw invalidArgument('local.byteLength', length, '8')

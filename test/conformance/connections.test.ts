@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { expect, test } from 'vitest'
 
-import type { ConnectionRequest, Device, Listener } from '../../lib/fabric/index.js'
+import type { ConnectionRequest, Device, Listener, RfaasError } from '../../lib/fabric/index.js'
 import {
   conformance,
   deadlineMs,
@@ -229,8 +229,12 @@ conformance('connections', (fabric) => {
     // The acceptor may learn it at once or after it thought itself connected.
     const outcome = await within(
       request.accept({ completionQueue, timeoutMs }).then(
-        async (pair) => await pair.disconnected,
-        (error: unknown) => void expect(error).toMatchObject({ name: 'RfaasError' }),
+        async (pair) => {
+          await pair.disconnected
+        },
+        (error: unknown) => {
+          expect(error).toMatchObject({ name: 'RfaasError' })
+        },
       ),
       'the end of the connection',
     )
@@ -315,7 +319,7 @@ conformance('connections', (fabric) => {
       const options = { completionQueue, privateData: new Uint8Array([i]) }
       return await device.connect(listener.address, options).then(
         (pair) => pair.privateData[0],
-        (error: { errno?: number }) => error.errno,
+        (error: unknown) => (error as RfaasError).errno,
       )
     })
     const requests: ConnectionRequest[] = []

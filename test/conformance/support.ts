@@ -160,7 +160,7 @@ export class TestFabric {
     const line = async () => {
       const { value, done } = await lines.next()
       if (done === true) throw new Error(`peers/${name}.mjs ended: ${JSON.stringify(await exited)}`)
-      return value as string
+      return value
     }
     const first = await line()
     // A killed process leaves its socket behind.
