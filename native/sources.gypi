@@ -39,7 +39,8 @@
       "native/bench/floor.cc"
     ],
     "test_sources": [
-      "native/test/fabric_test.cc"
+      "native/test/fabric_test.cc",
+      "native/test/shm_test.cc"
     ],
     "verbs_test_sources": [
       "native/test/verbs_test.cc"

@@ -96,6 +96,8 @@ class ShmCompletionQueue final : public CompletionQueue {
     void detach(ShmQueuePair* queue_pair);
     void watch(ShmQueuePair* queue_pair);    // its socket can wake this queue from now on
     void unwatch(ShmQueuePair* queue_pair);
+    // Its socket is full, or not any more: room in it makes fd() readable, too.
+    void watch_for_room(ShmQueuePair* queue_pair, bool wanted);
     // `retires`: how many of its sends are over when this completion is taken; 0 for receives.
     void push(const Completion& completion, ShmQueuePair* queue_pair, uint64_t retires);
     void notify();  // makes fd() readable if armed
@@ -220,6 +222,7 @@ class ShmQueuePair final : public QueuePair {
     std::vector<uint8_t> event_data_;
     UniqueFd socket_, events_, inbound_fd_;
     std::deque<std::pair<Message, int>> announcements_;  // waiting for room in the socket
+    bool wants_room_ = false;
     Status failure_ = Status::kSuccess;
 
     // Receiving.

@@ -143,6 +143,7 @@ int ShmQueuePair::post_send(const SendRequest& request) {
 
 // Runs what waits, in order, as far as it goes.
 void ShmQueuePair::progress() {
+    bool asked = false;
     while (!waiting_.empty() && state_ == QueuePairState::kConnected) {
         Waiting& first = waiting_.front();
         const uint32_t before = first.sent_bytes;
@@ -154,8 +155,9 @@ void ShmQueuePair::progress() {
                 waiting_since_ = monotonic_ns();
                 waiting_for_receive_ = not_ready;
             }
-            // Ask for a wake-up, then look again: the receive may have come in between.
-            if (outbound_control_->starved.exchange(1) == 0) continue;
+            // Ask for a wake-up, then look again: the receive may have come in between. Once: a peer
+            // that keeps clearing the mark must not keep us here.
+            if (outbound_control_->starved.exchange(1) == 0 && !std::exchange(asked, true)) continue;
             const uint64_t limit = deadline();
             if (limit != 0 && monotonic_ns() >= limit) {
                 fail(first.request, first.sends, Status::kRnrRetryExceeded);
@@ -167,6 +169,7 @@ void ShmQueuePair::progress() {
             if (region != nullptr) region->unpin();
         }
         waiting_.pop_front();
+        asked = false;
         waiting_since_ = monotonic_ns();
         waiting_for_receive_ = false;
     }
@@ -631,7 +634,8 @@ bool ShmQueuePair::accept_descriptor(const Descriptor& descriptor, uint32_t tag,
             std::memcpy(static_cast<uint8_t*>(receive.segment.address) + assembled_, from, length);
         }
         assembled_ += length;
-        if ((tag & kTagMore) != 0) return true;
+        // Empty fragments, which no sender has, could go on for ever.
+        if ((tag & kTagMore) != 0) return length != 0;
         out->byte_length = std::exchange(assembled_, 0);
         out->opcode = Opcode::kReceive;
         out->has_immediate = opcode == Opcode::kSendImm;

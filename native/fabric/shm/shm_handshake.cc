@@ -340,9 +340,10 @@ int ShmQueuePair::announce(const ShmRegion& region) {
 void ShmQueuePair::withdraw(uint32_t rkey) {
     if (state_ != QueuePairState::kConnected) return;
     // Its descriptor is about to close: an announcement that still waits must go with it.
-    std::erase_if(announcements_, [rkey](const auto& entry) {
+    const size_t unsent = std::erase_if(announcements_, [rkey](const auto& entry) {
         return entry.first.type == MessageType::kRegion && entry.first.rkey == rkey;
     });
+    if (unsent != 0) return;  // the peer has never heard of it
     Message message;
     message.type = MessageType::kRegionGone;
     message.rkey = rkey;
@@ -350,13 +351,19 @@ void ShmQueuePair::withdraw(uint32_t rkey) {
     flush_announcements();
 }
 
-// A full socket keeps the rest for later; a dead one is noticed by whoever reads it.
+// A full socket keeps the rest for later; a dead one is noticed by whoever reads it. Later is when
+// there is room: we may be asleep by then, and the peer waiting for what it has not been told.
 void ShmQueuePair::flush_announcements() {
     while (!announcements_.empty()) {
         const auto& [message, fd] = announcements_.front();
-        if (send_message(message, &fd, fd >= 0 ? 1 : 0) < 0) return;
+        if (send_message(message, &fd, fd >= 0 ? 1 : 0) < 0) break;
         announcements_.pop_front();
     }
+    const bool wanted = !announcements_.empty() && !peer_gone_;
+    if (wanted == wants_room_) return;
+    wants_room_ = wanted;
+    send_queue_->watch_for_room(this, wanted);
+    if (receive_queue_ != send_queue_) receive_queue_->watch_for_room(this, wanted);
 }
 
 void ShmQueuePair::service_socket() {

@@ -16,6 +16,11 @@ namespace {
 // program within some ten microseconds, for less than one per cent of its time.
 constexpr uint32_t kIdlePolls = 4096;
 
+// A receiver that gives us room looks for our `starved` mark without a barrier, which would cost
+// more than all else that it does per message. If both of us looked at the wrong moment its wake-up
+// is missing; a sleeper with requests that wait looks again by itself this often.
+constexpr uint64_t kRecheckNs = 10'000'000;
+
 void drain(int fd) {
     uint64_t count = 0;
     [[maybe_unused]] const ssize_t bytes = ::read(fd, &count, sizeof count);
@@ -111,7 +116,14 @@ void ShmCompletionQueue::watch(ShmQueuePair* queue_pair) {
     event.events = EPOLLIN;
     event.data.fd = queue_pair->socket();
     ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, queue_pair->socket(), &event);
-    if (armed_) queue_pair->set_sleeping(true);
+    if (armed_ && queue_pair->receives_into(this)) queue_pair->set_sleeping(true);
+}
+
+void ShmCompletionQueue::watch_for_room(ShmQueuePair* queue_pair, bool wanted) {
+    epoll_event event = {};
+    event.events = wanted ? EPOLLIN | EPOLLOUT : EPOLLIN;
+    event.data.fd = queue_pair->socket();
+    ::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, queue_pair->socket(), &event);
 }
 
 void ShmCompletionQueue::unwatch(ShmQueuePair* queue_pair) {
@@ -153,7 +165,9 @@ int ShmCompletionQueue::poll(Completion* out, int max) {
         if (armed_) [[unlikely]] {
             // The caller is awake: peers need not spend a system call on waking it.
             armed_ = false;
-            for (ShmQueuePair* queue_pair : queue_pairs_) queue_pair->set_sleeping(false);
+            for (ShmQueuePair* queue_pair : queue_pairs_) {
+                if (queue_pair->receives_into(this)) queue_pair->set_sleeping(false);
+            }
         }
         return count;
     }
@@ -174,10 +188,16 @@ int ShmCompletionQueue::arm() {
     armed_ = true;
     uint64_t deadline = 0;
     for (ShmQueuePair* queue_pair : queue_pairs_) {
-        queue_pair->set_sleeping(true);
-        const uint64_t theirs = queue_pair->deadline();
-        if (theirs != 0 && (deadline == 0 || theirs < deadline)) deadline = theirs;
+        // One flag in each queue of descriptors: it belongs to whoever sleeps on their receives.
+        if (queue_pair->receives_into(this)) queue_pair->set_sleeping(true);
+        if (!queue_pair->has_waiting()) continue;
+        uint64_t theirs = monotonic_ns() + kRecheckNs;
+        const uint64_t limit = queue_pair->deadline();
+        if (limit != 0) theirs = std::min(theirs, limit);
+        deadline = deadline == 0 ? theirs : std::min(deadline, theirs);
     }
+    // Pairs with publish(): what our next look at the ring does not see, its writer sees us sleep.
+    std::atomic_thread_fence(std::memory_order_seq_cst);
     itimerspec when = {};
     if (deadline != 0) {
         when.it_value.tv_sec = static_cast<time_t>(deadline / 1'000'000'000);
