@@ -87,7 +87,12 @@ export class Channel {
   }
 
   fail(slot: number, status: NativeCallStatus, message: string): void {
-    this.#worker.fail(slot, native.constants.callStatuses[status], message)
+    this.#worker.fail(slot, native.constants.callStatuses[status], message, false)
+  }
+
+  /** The worker ends now: its client is told by this answer and sends nothing more. */
+  failLast(slot: number, status: NativeCallStatus, message: string): void {
+    this.#worker.fail(slot, native.constants.callStatuses[status], message, true)
   }
 
   watch(callback: () => void): void {

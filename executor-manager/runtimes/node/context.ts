@@ -10,6 +10,7 @@ export class CallContext {
   #controller: AbortController | undefined
   #timer: NodeJS.Timeout | undefined
   #ended = false
+  #aborted = false
 
   constructor(requestId: bigint, worker: number, timeoutUs: number) {
     this.requestId = requestId
@@ -29,7 +30,13 @@ export class CallContext {
     return this.#controller.signal
   }
 
+  /** Timers may fire a fraction before the clock shows their time, so this is not a comparison. */
+  get aborted(): boolean {
+    return this.#aborted
+  }
+
   abort(reason: string): void {
+    this.#aborted = true
     clearTimeout(this.#timer)
     this.#controller?.abort(new Error(reason))
   }

@@ -23,6 +23,7 @@ export interface ServerOptions {
 }
 
 interface Call {
+  slot: number
   name: string
   context: CallContext
   output: Uint8Array
@@ -37,7 +38,6 @@ export class CallServer {
   readonly #pending = new Map<number, Call>()
   #lastCall = 0
   #scheduled = false
-  #watching = false
   #stopping = false
   #finished = false
   /** The call that has the thread, for the report of a process that ends inside of it. */
@@ -54,6 +54,17 @@ export class CallServer {
     const [first] = this.#pending.values()
     const call = this.#current ?? first
     return call && { function: call.name, requestId: String(call.context.requestId) }
+  }
+
+  /** The process ends now: whoever waits for a call learns why. */
+  abandon(cause: string): void {
+    const calls = [...this.#pending.values()]
+    if (this.#current !== undefined) calls.push(this.#current)
+    this.#pending.clear()
+    this.#current = undefined
+    const last = calls.pop()
+    for (const call of calls) this.#channel.fail(call.slot, 'workerLost', cause)
+    if (last !== undefined) this.#channel.failLast(last.slot, 'workerLost', cause)
   }
 
   start(): void {
@@ -106,14 +117,11 @@ export class CallServer {
   }
 
   #sleep(): void {
-    if (!this.#watching) {
-      this.#watching = true
-      this.#channel.watch(() => {
-        this.#watching = false
-        this.#lastCall = performance.now()
-        this.#schedule()
-      })
-    }
+    // Anew each time: a call that next() took away before it woke us has disarmed the last watch.
+    this.#channel.watch(() => {
+      this.#lastCall = performance.now()
+      this.#schedule()
+    })
     // What arrived before the watch began woke nobody.
     const slot = this.#channel.next(0)
     if (slot < 0) return
@@ -132,7 +140,7 @@ export class CallServer {
     }
     const context = new CallContext(channel.requestId, this.#options.worker, channel.timeoutUs)
     const output = channel.output(slot)
-    const call: Call = { name, context, output, timer: undefined }
+    const call: Call = { slot, name, context, output, timer: undefined }
     let outcome: Outcome
     this.#current = call
     try {
@@ -168,7 +176,7 @@ export class CallServer {
       // Of a client that is gone: the slot may already hold a call of the next one.
       if (this.#pending.get(slot) !== call) return
       this.#pending.delete(slot)
-      if (Date.now() >= call.context.deadlineMs) {
+      if (call.context.aborted || Date.now() >= call.context.deadlineMs) {
         this.#channel.fail(slot, 'deadline', 'the function ended after its deadline')
       } else {
         this.#answer(slot, outcome)
@@ -185,10 +193,13 @@ export class CallServer {
 
   #deadline(call: Call): void {
     call.context.abort('the deadline has passed')
-    call.timer = setTimeout(
-      () => this.#options.overdue(call.name, call.context.requestId),
-      deadlineGraceMs,
-    )
+    call.timer = setTimeout(() => {
+      this.#pending.delete(call.slot)
+      const message = 'the function ran past its deadline; its worker is being restarted'
+      this.#channel.fail(call.slot, 'deadline', message)
+      this.abandon('another function of its worker ran past its deadline')
+      this.#options.overdue(call.name, call.context.requestId)
+    }, deadlineGraceMs)
   }
 
   #forget(call: Call): void {

@@ -55,10 +55,16 @@ async function main(): Promise<void> {
       process.exit(0)
     },
   })
-  // A function that calls process.exit() is told of by name.
-  process.on('exit', () => {
-    if (stopEarly && server.running !== undefined)
-      sendEvent({ event: 'running', ...server.running })
+  // A function that calls process.exit() is told of by name, and its caller learns of it.
+  process.on('exit', (code) => {
+    if (!stopEarly || server.running === undefined) return
+    sendEvent({ event: 'running', ...server.running })
+    server.abandon(`the function ended its worker's process (process.exit(${code}))`)
+  })
+  process.on('uncaughtException', (error) => {
+    const message = `the worker failed outside of a call: ${describe(error)}`
+    server.abandon(message)
+    fail(new Error(message))
   })
   stop = () => server.stop()
   server.start()
@@ -71,5 +77,4 @@ function fail(error: unknown): void {
   process.exit(1)
 }
 
-process.on('uncaughtException', (error) => fail(new Error(`outside of a call: ${describe(error)}`)))
 await main().catch(fail)

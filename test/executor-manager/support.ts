@@ -1,0 +1,295 @@
+// What the tests of the executor manager share: a resource manager and a node on free ports, leases,
+// packages, and raw HTTP with any token and body.
+import { execFileSync } from 'node:child_process'
+import { createHash, generateKeyPairSync, type KeyObject } from 'node:crypto'
+import { EventEmitter, once } from 'node:events'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { events, request, type ServerEvent } from '../../lib/control/http.js'
+import { createLogger } from '../../lib/control/log.js'
+import { createServer, type EventStream } from '../../lib/control/server.js'
+import {
+  ExecutorInfo,
+  LeaseGrant,
+  LeaseInfo,
+  type ExecutorRequest,
+  type LeaseClaims,
+  type LeaseClosed,
+  type LeaseRequest,
+} from '../../lib/control/schemas.js'
+import { signToken } from '../../lib/control/token.js'
+import {
+  startExecutorManager,
+  type ExecutorManagerOptions,
+  type RunningExecutorManager,
+} from '../../executor-manager/src/index.js'
+import {
+  startResourceManager,
+  type RunningResourceManager,
+} from '../../resource-manager/src/index.js'
+
+export const MiB = 2 ** 20
+const cleanups: (() => void | Promise<void>)[] = []
+const silent = createLogger({ name: 'test', level: 'silent' })
+
+/** For afterEach: undoes everything in reverse order. */
+export async function cleanUp(): Promise<void> {
+  for (const undo of cleanups.splice(0).reverse()) await undo()
+}
+
+export function onCleanUp(undo: () => void | Promise<void>): void {
+  cleanups.push(undo)
+}
+
+export function temporaryDirectory(): string {
+  const path = mkdtempSync(join(tmpdir(), 'rfaas-em-'))
+  onCleanUp(() => rmSync(path, { recursive: true, force: true }))
+  return path
+}
+
+export async function startNode(
+  resourceManager: string,
+  options: ExecutorManagerOptions = {},
+): Promise<RunningExecutorManager> {
+  const manager = await startExecutorManager({
+    port: 0,
+    name: 'node-1',
+    resourceManager,
+    dataDir: temporaryDirectory(),
+    runtimeDir: temporaryDirectory(),
+    graceMs: 300,
+    logger: silent,
+    ...options,
+  })
+  onCleanUp(() => manager.close())
+  return manager
+}
+
+export interface Cluster {
+  resourceManager: RunningResourceManager
+  node: RunningExecutorManager
+}
+
+export async function startCluster(options: ExecutorManagerOptions = {}): Promise<Cluster> {
+  const resourceManager = await startResourceManager({
+    port: 0,
+    dataDir: temporaryDirectory(),
+    heartbeatMs: 100,
+    logger: silent,
+  })
+  onCleanUp(() => resourceManager.close())
+  return { resourceManager, node: await startNode(resourceManager.url, options) }
+}
+
+export function grant(cluster: Cluster, wanted: Partial<LeaseRequest> = {}): Promise<LeaseGrant> {
+  return request(`${cluster.resourceManager.url}/v1/leases`, {
+    method: 'POST',
+    body: { cores: 1, memoryBytes: 64 * MiB, durationMs: 60_000, ...wanted },
+    schema: LeaseGrant,
+  })
+}
+
+export function leaseInfo(cluster: Cluster, id: string): Promise<LeaseInfo> {
+  return request(`${cluster.resourceManager.url}/v1/leases/${id}`, { schema: LeaseInfo })
+}
+
+// ── a resource manager that can be told what to say ─────────────────────────────────────────────
+
+export interface ScriptedManager {
+  url: string
+  privateKey: KeyObject
+  registrations: { leases: string[]; name: string }[]
+  heartbeats: string[][]
+  closed: { lease: string; used: LeaseClosed }[]
+  active: string[]
+  /** Answered to heartbeats. */
+  end: string[]
+  /** Answers of /closed and /active: an HTTP status. */
+  status: number
+  forgotten: boolean
+  streams: EventStream[]
+  token(claims?: Partial<LeaseClaims>): string
+  close(): Promise<void>
+}
+
+/** The resource manager's protocol, with every answer in the hands of the test. */
+export async function scriptManager(
+  port = 0,
+  keys = generateKeyPairSync('ed25519'),
+): Promise<ScriptedManager> {
+  const server = await createServer({ title: 'script', logger: silent })
+  const manager: ScriptedManager = {
+    url: '',
+    privateKey: keys.privateKey,
+    registrations: [],
+    heartbeats: [],
+    closed: [],
+    active: [],
+    end: [],
+    status: 204,
+    forgotten: false,
+    streams: [],
+    token: (claims) => signToken({ ...claimsOf(), ...claims }, keys.privateKey),
+    close: () => server.close(),
+  }
+  const { app } = server
+  const publicKey = keys.publicKey.export({ type: 'spki', format: 'pem' }) as string
+  app.post('/v1/nodes', (call) => {
+    manager.registrations.push(call.body as ScriptedManager['registrations'][number])
+    manager.forgotten = false
+    return { publicKey, heartbeatMs: 50, end: [] }
+  })
+  app.post('/v1/nodes/:name/heartbeat', async (call, reply) => {
+    if (manager.forgotten) {
+      return reply
+        .status(404)
+        .send({ error: { code: 'ERR_RFAAS_NOT_FOUND', message: 'no such node' } })
+    }
+    manager.heartbeats.push((call.body as { leases: string[] }).leases)
+    return { end: manager.end }
+  })
+  app.get('/v1/nodes/:name/events', (_call, reply) => {
+    manager.streams.push(server.eventStream(reply))
+  })
+  app.post('/v1/nodes/:name/leases/:id/closed', async (call, reply) => {
+    const { id } = call.params as { id: string }
+    manager.closed.push({ lease: id, used: call.body as LeaseClosed })
+    return reply.status(manager.status).send(null)
+  })
+  app.post('/v1/nodes/:name/leases/:id/active', async (call, reply) => {
+    manager.active.push((call.params as { id: string }).id)
+    return reply.status(manager.status).send(null)
+  })
+  manager.url = await server.listen('127.0.0.1', port)
+  onCleanUp(() => server.close())
+  return manager
+}
+
+export function claimsOf(): LeaseClaims {
+  return {
+    lease: 'l-1',
+    tenant: 'default',
+    node: 'node-1',
+    cores: [0],
+    memoryBytes: 64 * MiB,
+    epoch: 1,
+    expiresAtMs: Date.now() + 60_000,
+  }
+}
+
+// ── clients ─────────────────────────────────────────────────────────────────────────────────────
+
+export const small = {
+  provider: 'shm',
+  slots: 2,
+  payloadBytes: 4096,
+  outputBytes: 4096,
+  hotTimeoutMs: 0,
+} as const
+
+export async function upload(url: string, token: string, code: Buffer | string): Promise<string> {
+  const bytes = Buffer.from(code)
+  const sha256 = createHash('sha256').update(bytes).digest('hex')
+  await request(`${url}/v1/code/${sha256}`, { method: 'PUT', body: bytes, token })
+  return sha256
+}
+
+export async function startExecutor(
+  url: string,
+  token: string,
+  code: Buffer | string,
+  settings: Partial<ExecutorRequest> = {},
+): Promise<ExecutorInfo> {
+  const body = { runtime: 'node', ...small, ...settings, package: await upload(url, token, code) }
+  return request(`${url}/v1/executors`, {
+    method: 'POST',
+    body,
+    token,
+    schema: ExecutorInfo,
+    timeoutMs: 20_000,
+  })
+}
+
+/** The lease's events, collected; `next(name)` waits for the first that was not handed out yet. */
+export function listen(url: string, lease: string, token: string) {
+  const stop = new AbortController()
+  onCleanUp(() => stop.abort())
+  const seen: ServerEvent[] = []
+  const arrivals = new EventEmitter()
+  const done = (async () => {
+    for await (const event of events(`${url}/v1/leases/${lease}/events`, {
+      token,
+      signal: stop.signal,
+    })) {
+      seen.push(event)
+      arrivals.emit('event')
+    }
+  })()
+  return {
+    done,
+    async next<T>(name: string): Promise<T> {
+      for (;;) {
+        const index = seen.findIndex(({ event }) => event === name)
+        if (index >= 0) return seen.splice(index, 1)[0]?.data as T
+        await once(arrivals, 'event')
+      }
+    },
+  }
+}
+
+// ── processes ───────────────────────────────────────────────────────────────────────────────────
+
+/** Worker processes below `parent`, by what the kernel says. */
+export function childrenOf(parent: number): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number)
+    .filter((pid) => parentOf(pid) === parent)
+}
+
+function parentOf(pid: number): number | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    const [state, parent] = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+    return state === 'Z' ? undefined : Number(parent)
+  } catch {
+    return undefined // it ended meanwhile
+  }
+}
+
+export async function eventually<T>(
+  probe: () => T | Promise<T>,
+  what: string,
+): Promise<NonNullable<T>> {
+  const deadline = performance.now() + 15_000
+  for (;;) {
+    const value = await probe()
+    if (value !== undefined && value !== null && value !== false) return value as NonNullable<T>
+    if (performance.now() > deadline) throw new Error(`did not happen within 15 s: ${what}`)
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  }
+}
+
+/** A shared library of functions, compiled from C++. */
+export function nativePackage(source: string): Buffer {
+  const folder = temporaryDirectory()
+  writeFileSync(join(folder, 'p.cc'), source)
+  const include = join(import.meta.dirname, '../../native/include')
+  const output = join(folder, 'p.so')
+  execFileSync('c++', [
+    '-O1',
+    '-shared',
+    '-fPIC',
+    '-I',
+    include,
+    '-o',
+    output,
+    join(folder, 'p.cc'),
+  ])
+  return readFileSync(output)
+}
+
+export function exists(pid: number): boolean {
+  return existsSync(`/proc/${pid}`)
+}
