@@ -175,10 +175,10 @@ export class Functions {
     const record = this.#record
     const index = name === this.#lastName ? this.#lastIndex : this.#indexOf(name)
     const timeoutUs = options === undefined ? defaultTimeoutMs * 1000 : timeoutOf(options)
-    const worker = this.#pick()
-    const state = worker < 0 ? undefined : this.#workers[worker]
-    const slot = state?.free.pop()
-    if (state === undefined || slot === undefined) throw this.#unavailable(name)
+    let worker = this.#closed === undefined ? this.#pick() : -1
+    if (worker < 0) worker = this.#spinForSlot(name, timeoutUs)
+    const state = this.#workers[worker] as WorkerState
+    const slot = state.free.pop() as number
 
     record[iWorker] = worker
     record[iSlot] = slot
@@ -305,9 +305,12 @@ export class Functions {
 
   /** @internal */
   workerLost(worker: number, cause: string): void {
+    if (this.#closed) return
     this.#cause(worker).resolve(cause)
+    // What it answered before it ended is still to be had; the rest ends with the connection.
+    this.#onOutcomes(this.#invoker.poll())
     this.#invoker.disconnect(worker)
-    if (!this.#closed) this.#attend()
+    this.#onOutcomes(this.#invoker.poll())
   }
 
   /** @internal */
@@ -369,6 +372,19 @@ export class Functions {
     return best
   }
 
+  /** A worker with a free slot: awaited calls hold them all, and their outcomes set one free. */
+  #spinForSlot(name: string, timeoutUs: number): number {
+    if (this.#closed) throw this.#closed
+    const deadline = performance.now() + timeoutUs / 1000
+    for (;;) {
+      if (!this.#workers.some((state) => state.connected)) throw sendError(name, -107)
+      this.#takeOutcomes(this.#invoker.poll())
+      const worker = this.#pick()
+      if (worker >= 0) return worker
+      if (performance.now() >= deadline) throw sendError(name, -11)
+    }
+  }
+
   /** False: there is no free slot now. */
   #send(call: Waiting): boolean {
     const worker = this.#pick()
@@ -407,6 +423,11 @@ export class Functions {
   }
 
   readonly #onOutcomes = (count: number): void => {
+    this.#takeOutcomes(count)
+    this.#waiting.pump()
+  }
+
+  #takeOutcomes(count: number): void {
     const record = this.#record
     for (let i = 0, at = iOutcomes; i < count; ++i, at += outcomeWords) {
       const worker = record[at + oWorker] ?? 0
@@ -425,7 +446,6 @@ export class Functions {
         this.#settle(call, state, worker, slot, status, length)
       state.free.push(slot)
     }
-    this.#waiting.pump()
   }
 
   #settle(
@@ -504,12 +524,6 @@ export class Functions {
     this.#lastName = name
     this.#lastIndex = index
     return index
-  }
-
-  #unavailable(name: string): RfaasError {
-    if (this.#closed) return this.#closed
-    const connected = this.#workers.some((state) => state.connected)
-    return sendError(name, connected ? -11 : -107)
   }
 
   #tooLarge(name: string, input: Uint8Array): RfaasError {

@@ -71,7 +71,7 @@ export class Lease extends EventEmitter<LeaseEvents> {
   #info: LeaseInfo
   #token: string
   #renewal: NodeJS.Timeout | undefined
-  #listening: Promise<void> | undefined
+  #following: Promise<void> | undefined
   #ended: RfaasError | undefined
   #releasing: Promise<void> | undefined
 
@@ -137,7 +137,7 @@ export class Lease extends EventEmitter<LeaseEvents> {
     const device = native.openDevice(provider, options.device ?? '')
     try {
       await uploadPackage(this.#info.executorManager, this.#token, code)
-      await this.#listen()
+      this.#following ??= this.#follow()
       const executor = await request(this.#at('/v1/executors'), {
         method: 'POST',
         token: this.#token,
@@ -263,35 +263,20 @@ export class Lease extends EventEmitter<LeaseEvents> {
 
   // ── events of the executor manager ──────────────────────────────────────────────────────────
 
-  /** Opens the event stream, once; resolves when it is open. */
-  #listen(): Promise<void> {
-    this.#listening ??= new Promise((resolve, reject) => {
-      void this.#follow(resolve).catch(reject)
-    })
-    return this.#listening
-  }
-
-  async #follow(opened: () => void): Promise<void> {
+  /** Follows the lease's events until it ends. Whenever the stream opens, it begins with the workers
+   * that are ready, so nothing is missed for good while the manager restarts or the network is cut. */
+  async #follow(): Promise<void> {
     const { signal } = this.#abort
-    let wasOpen = false
     while (!this.#ended) {
       try {
-        const stream = events(this.#at(`/v1/leases/${this.id}/events`), {
-          token: this.#token,
-          signal,
-        })
-        for await (const { event, data } of stream) {
-          if (!wasOpen) opened()
-          wasOpen = true
+        const url = this.#at(`/v1/leases/${this.id}/events`)
+        for await (const { event, data } of events(url, { token: this.#token, signal })) {
           this.#onEvent(event, data)
         }
       } catch (error) {
-        if (!wasOpen) {
-          this.#listening = undefined
-          throw error
-        }
+        // Calls go on without events; who makes them learns of a lost worker from the fabric.
+        if (!(error instanceof RfaasError)) throw error
       }
-      // The manager restarts or the network was cut: calls go on, and so do we.
       if (!this.#ended) await new Promise((resolve) => setTimeout(resolve, eventsRetryMs).unref())
     }
   }

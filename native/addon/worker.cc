@@ -224,12 +224,17 @@ napi_value Worker::reply_next(napi_env env, napi_callback_info info) {
     return int32_value(env, worker->next_slot(static_cast<uint64_t>(budget_us * 1000)));
 }
 
-// Arguments: slot, status, text.
+// Arguments: slot, status, text, whether the worker ends now.
 void Worker::fail(const Napi::CallbackInfo& info) {
     const uint32_t slot = uint32_arg(info, 0);
     if (!channel_ || slot >= channel_->slots()) return;
     watchdog_->end();
-    channel_->fail(slot, static_cast<wire::CallStatus>(uint32_arg(info, 1)), string_arg(info, 2));
+    const auto status = static_cast<wire::CallStatus>(uint32_arg(info, 1));
+    if (info[3].ToBoolean()) {
+        channel_->fail_last(slot, status, string_arg(info, 2));
+    } else {
+        channel_->fail(slot, status, string_arg(info, 2));
+    }
 }
 
 // ── waiting and ending ──────────────────────────────────────────────────────────────────────────
@@ -270,9 +275,8 @@ void Worker::expire() {
                              json_string(functions_[call_.function]) + ",\"requestId\":\"" +
                              std::to_string(call_.request_id) + "\"}\n";
     [[maybe_unused]] const ssize_t bytes = ::write(events_fd_, line.data(), line.size());
-    channel_->fail(call_.slot, wire::CallStatus::kDeadline,
-                   "the function ran past its deadline; its worker is being restarted");
-    channel_->settle();
+    channel_->fail_last(call_.slot, wire::CallStatus::kDeadline,
+                        "the function ran past its deadline; its worker is being restarted");
     ::_exit(kTimedOut);
 }
 

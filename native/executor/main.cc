@@ -120,9 +120,8 @@ class Worker {
     // Watchdog's thread, while serve() is inside a function.
     [[noreturn]] void expire() {
         events_->timed_out(functions_[call_.function].name, call_.request_id);
-        channel_.fail(call_.slot, wire::CallStatus::kDeadline,
-                      "the function ran past its deadline; its worker is being restarted");
-        channel_.settle();
+        channel_.fail_last(call_.slot, wire::CallStatus::kDeadline,
+                           "the function ran past its deadline; its worker is being restarted");
         ::_exit(kTimedOut);
     }
 
@@ -155,8 +154,7 @@ class Worker {
 
     // On the function's own stack, from a signal handler or exit(): the process is about to end.
     void function_ended_process(const char* cause) {
-        channel_.fail(call_.slot, wire::CallStatus::kWorkerLost, cause);
-        channel_.settle();
+        channel_.fail_last(call_.slot, wire::CallStatus::kWorkerLost, cause);
     }
 
     executor::Config config_;

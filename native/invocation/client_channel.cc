@@ -267,6 +267,7 @@ bool ClientChannel::take(const fabric::Completion& completion, CallOutcome* out)
     out->slot = slot;
     out->status = wire::reply_status(completion.immediate);
     out->length = completion.byte_length;
+    if ((completion.immediate & wire::kLastReply) != 0) [[unlikely]] lose(index);
     return true;
 }
 

@@ -277,10 +277,19 @@ void WorkerChannel::reply(uint32_t index, uint32_t length) {
         request.remote_address = slot.output_address;
         request.rkey = slot.output_rkey;
     }
-    answer(index, wire::CallStatus::kOk, request);
+    answer(index, wire::reply_immediate(index, wire::CallStatus::kOk), request);
 }
 
 void WorkerChannel::fail(uint32_t index, wire::CallStatus status, std::string_view text) {
+    fail_with(index, wire::reply_immediate(index, status), text);
+}
+
+void WorkerChannel::fail_last(uint32_t index, wire::CallStatus status, std::string_view text) {
+    fail_with(index, wire::reply_immediate(index, status) | wire::kLastReply, text);
+    settle();
+}
+
+void WorkerChannel::fail_with(uint32_t index, uint32_t immediate, std::string_view text) {
     if (pair_ == nullptr || !slots_[index].busy) return;
     wire::Region control;
     std::memcpy(&control, table_->data() + wire::kControlRegion * sizeof control, sizeof control);
@@ -300,14 +309,14 @@ void WorkerChannel::fail(uint32_t index, wire::CallStatus status, std::string_vi
         request.remote_address = control.address + offset;
         request.rkey = control.rkey;
     }
-    answer(index, status, request);
+    answer(index, immediate, request);
 }
 
-void WorkerChannel::answer(uint32_t index, wire::CallStatus status, fabric::SendRequest& request) {
+void WorkerChannel::answer(uint32_t index, uint32_t immediate, fabric::SendRequest& request) {
     // Free before the client can know: its next request may arrive while we are still here.
     slots_[index].busy = false;
     request.opcode = fabric::Opcode::kWriteImm;
-    request.immediate = wire::reply_immediate(index, status);
+    request.immediate = immediate;
     post(request);
 }
 

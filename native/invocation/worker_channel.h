@@ -59,6 +59,8 @@ class WorkerChannel {
     // The result is in the call's output buffer. From any order of calls; not from other threads.
     void reply(uint32_t slot, uint32_t length);
     void fail(uint32_t slot, wire::CallStatus status, std::string_view text);
+    // fail() by a worker that ends now: its client sends nothing more.
+    void fail_last(uint32_t slot, wire::CallStatus status, std::string_view text);
     // Answers what has arrived and not started with kLeaseEnded.
     void refuse_pending();
     // Waits until all answers have reached the client, 200 ms at most: for a process about to exit.
@@ -89,7 +91,8 @@ class WorkerChannel {
     void drop_client();
     [[nodiscard]] bool accept_request(const fabric::Completion& completion, Call* call);
     void post(fabric::SendRequest& request);
-    void answer(uint32_t slot, wire::CallStatus status, fabric::SendRequest& request);
+    void answer(uint32_t slot, uint32_t immediate, fabric::SendRequest& request);
+    void fail_with(uint32_t slot, uint32_t immediate, std::string_view text);
     [[nodiscard]] bool drain();
 
     WorkerEvents* events_;

@@ -7,7 +7,8 @@
 //
 //   request  WRITE_WITH_IMM to the slot:  [ header 32 B | payload ]   immediate: slot
 //   reply    WRITE_WITH_IMM to the output that the header names:  [ result ]
-//            immediate: slot | status << 16.  An error's text goes to the client's control region.
+//            immediate: slot | status << 16 | kLastReply if the worker ends now.
+//            An error's text goes to the client's control region instead.
 //
 //   slot     0        32            64                       64 + payload_bytes, rounded up to 64
 //            | unused | header      | payload (aligned) ...  |
@@ -102,10 +103,14 @@ constexpr uint64_t slot_stride(uint64_t payload_bytes) {
     return kPayloadOffset + (payload_bytes + kSlotAlignment - 1) / kSlotAlignment * kSlotAlignment;
 }
 
+// In a reply: the worker is about to end, whatever else it was sent is lost. Without this a client
+// would go on sending to it until its connection breaks.
+inline constexpr uint32_t kLastReply = 1u << 31;
+
 constexpr uint32_t reply_immediate(uint32_t slot, CallStatus status) {
     return slot | static_cast<uint32_t>(status) << 16;
 }
 constexpr uint32_t reply_slot(uint32_t immediate) { return immediate & 0xffff; }
-constexpr uint32_t reply_status(uint32_t immediate) { return immediate >> 16; }
+constexpr uint32_t reply_status(uint32_t immediate) { return immediate >> 16 & 0xff; }
 
 }  // namespace rfaas::wire

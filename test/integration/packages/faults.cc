@@ -1,0 +1,78 @@
+// A function for each way in which a function can go wrong, and some that go right.
+#include <rfaas/function.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <thread>
+
+namespace {
+
+int64_t echo(const void* input, size_t input_bytes, void* output, size_t capacity,
+             rfaas_context*) {
+    if (input_bytes > capacity) return RFAAS_OUTPUT_TOO_SMALL;
+    std::memcpy(output, input, input_bytes);
+    return static_cast<int64_t>(input_bytes);
+}
+
+int64_t nothing(const void*, size_t, void*, size_t, rfaas_context*) { return 0; }
+
+int64_t worker(const void*, size_t, void* output, size_t, rfaas_context* context) {
+    std::memcpy(output, &context->worker, sizeof context->worker);
+    return sizeof context->worker;
+}
+
+int64_t pid(const void*, size_t, void* output, size_t, rfaas_context*) {
+    const int64_t own = ::getpid();
+    std::memcpy(output, &own, sizeof own);
+    return sizeof own;
+}
+
+int64_t fails(const void*, size_t, void*, size_t, rfaas_context* context) {
+    std::snprintf(context->error, context->error_capacity, "the matrix is singular");
+    return RFAAS_ERROR;
+}
+
+int64_t fails_silently(const void*, size_t, void*, size_t, rfaas_context*) { return RFAAS_ERROR; }
+
+int64_t too_much(const void*, size_t, void*, size_t capacity, rfaas_context*) {
+    return static_cast<int64_t>(capacity) + 1;
+}
+
+int64_t crash(const void*, size_t, void*, size_t, rfaas_context*) {
+    *reinterpret_cast<volatile int*>(8) = 1;
+    return 0;
+}
+
+int64_t abort_it(const void*, size_t, void*, size_t, rfaas_context*) { std::abort(); }
+
+int64_t exit_it(const void*, size_t, void*, size_t, rfaas_context*) { std::exit(3); }
+
+int64_t vanish(const void*, size_t, void*, size_t, rfaas_context*) { ::_exit(5); }
+
+int64_t overrun(const void*, size_t, void* output, size_t capacity, rfaas_context*) {
+    std::memset(output, 1, capacity + (1 << 20));
+    return 0;
+}
+
+int64_t loop(const void*, size_t, void*, size_t, rfaas_context*) {
+    for (volatile int i = 0;; i = i + 1) {
+    }
+}
+
+// Sleeps for the milliseconds that the input says.
+int64_t sleep_ms(const void* input, size_t input_bytes, void*, size_t, rfaas_context*) {
+    uint32_t milliseconds = 0;
+    if (input_bytes != sizeof milliseconds) return RFAAS_ERROR;
+    std::memcpy(&milliseconds, input, sizeof milliseconds);
+    std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
+    return 0;
+}
+
+}  // namespace
+
+RFAAS_FUNCTIONS({"echo", echo}, {"nothing", nothing}, {"worker", worker}, {"pid", pid},
+                {"fails", fails}, {"fails_silently", fails_silently}, {"too_much", too_much},
+                {"crash", crash}, {"abort", abort_it}, {"exit", exit_it}, {"vanish", vanish},
+                {"overrun", overrun}, {"loop", loop}, {"sleep_ms", sleep_ms})

@@ -1,0 +1,50 @@
+// A function for each way in which a JavaScript function can go wrong, and some that go right.
+import { setTimeout as sleep } from 'node:timers/promises'
+
+export function echo(input, output) {
+  output.set(input)
+  return input.byteLength
+}
+
+export const reversed = (input) => Uint8Array.from(input).reverse()
+
+export async function later(input) {
+  await sleep(20)
+  return input
+}
+
+export function requestId(input, output, context) {
+  new DataView(output.buffer, output.byteOffset).setBigUint64(0, context.requestId, true)
+  return 8
+}
+
+export function throws() {
+  throw new RangeError('the matrix is singular')
+}
+
+export async function rejects() {
+  await sleep(1)
+  throw new Error('the file is gone')
+}
+
+export const wrongType = () => 'text'
+export const tooMuch = (input, output) => output.byteLength + 1
+export const exit = () => process.exit(4)
+
+export function loop() {
+  for (;;);
+}
+
+export async function waitsForAbort(input, output, { signal }) {
+  await new Promise((resolve) => signal.addEventListener('abort', resolve))
+  return 0
+}
+
+export const never = () => new Promise(() => undefined)
+
+export async function failsElsewhere() {
+  setTimeout(() => {
+    throw new Error('nobody catches this')
+  }, 1)
+  await sleep(10_000)
+}
