@@ -40,7 +40,8 @@
     ],
     "test_sources": [
       "native/test/fabric_test.cc",
-      "native/test/shm_test.cc"
+      "native/test/shm_test.cc",
+      "native/test/shm_hostile_test.cc"
     ],
     "verbs_test_sources": [
       "native/test/verbs_test.cc"
