@@ -41,7 +41,10 @@
     "test_sources": [
       "native/test/fabric_test.cc",
       "native/test/shm_test.cc",
-      "native/test/shm_hostile_test.cc"
+      "native/test/shm_hostile_test.cc",
+      "native/test/package_test.cc",
+      "native/test/watchdog_test.cc",
+      "native/test/wire_test.cc"
     ],
     "verbs_test_sources": [
       "native/test/verbs_test.cc"
