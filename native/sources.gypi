@@ -42,6 +42,7 @@
       "native/test/fabric_test.cc",
       "native/test/shm_test.cc",
       "native/test/shm_hostile_test.cc",
+      "native/test/channel_test.cc",
       "native/test/package_test.cc",
       "native/test/watchdog_test.cc",
       "native/test/wire_test.cc"
