@@ -62,7 +62,11 @@ export class DriverProcess {
       }
       child.on('message', onMessage)
       child.on('exit', onExit)
-      child.send(request)
+      child.send(request, (error) => {
+        if (error === null) return
+        settle()
+        reject(error)
+      })
     })
   }
 }

@@ -56,12 +56,12 @@ async function main(): Promise<void> {
       results.push(...rows)
       console.log(`\n${name}: ${trials[name]!.description}\n\n${formatTable(columns, rows)}`)
     }
+    if (options.json !== undefined) {
+      await writeFile(options.json, JSON.stringify({ machine, trials: results }, null, 2) + '\n')
+      console.log(`\nwritten to ${options.json}`)
+    }
   } finally {
     await cluster.close()
-  }
-  if (options.json !== undefined) {
-    await writeFile(options.json, JSON.stringify({ machine, trials: results }, null, 2) + '\n')
-    console.log(`\nwritten to ${options.json}`)
   }
 }
 
