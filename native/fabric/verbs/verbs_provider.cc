@@ -159,18 +159,19 @@ int contexts(std::vector<ibv_context*>* out, std::string* reason) {
         return -error;
     }
     ibv_context** found = rdma_get_devices(&count);
-    if (found == nullptr) {
-        const int error = errno;
+    if (found == nullptr || count == 0) {  // an empty list: none of them could be opened
+        const int error = found == nullptr && errno != 0 ? errno : EACCES;
+        if (found != nullptr) rdma_free_devices(found);
         *reason = "librdmacm cannot open the RDMA devices: " + text_of(error) +
                   " (may this user open /dev/infiniband/uverbs0?)";
-        return error != 0 ? -error : -ENODEV;
+        return -error;
     }
     for (int i = 0; i < count; ++i) {
         // iWARP has no write-with-immediate.
         if (found[i]->device->transport_type == IBV_TRANSPORT_IB) out->push_back(found[i]);
     }
     rdma_free_devices(found);
-    if (out->empty()) *reason = kNoDevice;
+    if (out->empty()) *reason = "the RDMA devices of this host are iWARP, which rfaas cannot use";
     return out->empty() ? -ENODEV : 0;
 }
 
