@@ -58,7 +58,7 @@ export function newLeaseId(): string {
   let bits = BigInt(`0x${randomBytes(10).toString('hex')}`)
   let id = ''
   for (let digit = 0; digit < 16; digit += 1) {
-    id += alphabet[Number(bits & 31n)]
+    id += alphabet.charAt(Number(bits & 31n))
     bits >>= 5n
   }
   return `l-${id}`
@@ -123,7 +123,7 @@ export class LeaseBook {
     this.#leases.set(lease.id, lease)
     let held = this.#holding.get(lease.node)
     if (lease.state !== 'closed') {
-      if (held === undefined) this.#holding.set(lease.node, (held = new Map()))
+      if (held === undefined) this.#holding.set(lease.node, (held = new Map<string, LeaseRecord>()))
       held.set(lease.id, lease)
       return []
     }

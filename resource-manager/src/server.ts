@@ -50,7 +50,7 @@ export function addLeaseRoutes(
         const grant = await manager.grant(request.body)
         timer()
         metrics.grants.inc()
-        return reply.status(201).send(grant)
+        return await reply.status(201).send(grant)
       } catch (error) {
         const code = error instanceof RfaasError ? error.code : 'ERR_RFAAS_INTERNAL'
         metrics.refusals.inc({ code })

@@ -6,7 +6,8 @@ import { Type } from 'typebox'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { events, request } from '../../lib/control/http.js'
 import { createLogger } from '../../lib/control/log.js'
-import { ErrorBody, LeaseRequest } from '../../lib/control/schemas.js'
+import type { ErrorBody } from '../../lib/control/schemas.js'
+import { LeaseRequest } from '../../lib/control/schemas.js'
 import {
   createServer,
   type ControlServer,
