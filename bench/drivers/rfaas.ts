@@ -29,6 +29,9 @@ export const nodeFunction: Driver = {
   open: (options) => open(options, javascript, {}, spinning),
 }
 
+// The smallest slot that can be deployed.
+const leastSlotBytes = 64
+
 type Calls = Omit<Session, 'close'>
 
 async function open(
@@ -40,9 +43,10 @@ async function open(
   const client = await Client.connect(options.url)
   try {
     const lease = await client.lease({ cores: 1, memory: '256MiB' })
+    const bytes = Math.max(leastSlotBytes, options.maxPayloadBytes)
     const functions = await lease.deploy(path, {
-      payload: options.maxPayloadBytes,
-      output: options.maxPayloadBytes,
+      payload: bytes,
+      output: bytes,
       provider: options.provider,
       ...deploy,
     })
