@@ -34,6 +34,8 @@ const columns: readonly Column<TrialResult>[] = [
   { title: 'p99', text: ({ p99Ns }) => formatNs(p99Ns) },
   { title: 'p99.9', text: ({ p999Ns }) => formatNs(p999Ns) },
   { title: 'batch', text: ({ batchNs }) => (batchNs === undefined ? '' : formatNs(batchNs)) },
+  // The floor beside this driver: the machine's pace may differ from driver to driver.
+  { title: 'its floor', text: ({ floorP50Ns }) => formatNs(floorP50Ns) },
   { title: '× floor', text: ({ ratioToFloor }) => formatRatio(ratioToFloor) },
   {
     title: 'over the rounds',
