@@ -133,8 +133,8 @@ napi_value Invoker::call(napi_env env, napi_callback_info info) {
     if (invoker == nullptr) return int32_value(env, -EBADF);
     CallRecord* record = invoker->record_;
     invocation::CallOutcome outcome;
-    const int rc = invoker->channel_->call(record->request, uint64_t{record->patience_us} * 1000,
-                                           &outcome);
+    const int rc =
+        invoker->channel_->call(record->request, uint64_t{record->patience_us} * 1000, &outcome);
     record->result_length = outcome.length;
     return int32_value(env, rc < 0 ? rc : static_cast<int32_t>(outcome.status));
 }
@@ -154,7 +154,9 @@ napi_value Invoker::poll(napi_env env, napi_callback_info info) {
     return int32_value(env, invoker->channel_ ? invoker->poll_outcomes() : -EBADF);
 }
 
-int Invoker::poll_outcomes() { return channel_->poll(record_->outcomes, kOutcomeBatch); }
+int Invoker::poll_outcomes() {
+    return channel_->poll(record_->outcomes, kOutcomeBatch);
+}
 
 // ── waiting on the event loop ───────────────────────────────────────────────────────────────────
 //
@@ -232,7 +234,9 @@ void Invoker::rest() {
 
 // ── the control path ────────────────────────────────────────────────────────────────────────────
 
-Napi::Value Invoker::record(const Napi::CallbackInfo&) { return buffer_.Value(); }
+Napi::Value Invoker::record(const Napi::CallbackInfo&) {
+    return buffer_.Value();
+}
 
 // Arguments: worker, address, ticket (32 bytes), callback(reason: string | null) which is called
 // once, unless disconnect() comes first.
@@ -329,6 +333,8 @@ Napi::Value Invoker::error_text(const Napi::CallbackInfo& info) {
     return Napi::String::New(info.Env(), text.data(), text.size());
 }
 
-void Invoker::close(const Napi::CallbackInfo&) { close(CloseReason::kAsked); }
+void Invoker::close(const Napi::CallbackInfo&) {
+    close(CloseReason::kAsked);
+}
 
 }  // namespace rfaas::addon

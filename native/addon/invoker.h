@@ -2,8 +2,8 @@
 // preallocated record, and two ways of waiting for outcomes on the event loop.
 #pragma once
 
-#include <memory>
 #include <napi.h>
+#include <memory>
 #include <vector>
 
 #include "addon/device.h"
@@ -39,8 +39,8 @@ class Invoker final : public Napi::ObjectWrap<Invoker>, public Closable {
         Napi::FunctionReference callback;
     };
 
-    // How call() and submit() find us: the data of their functions leads here. As methods they would
-    // have to unwrap `this`, which costs as much as all the rest of the crossing.
+    // How call() and submit() find us: the data of their functions leads here. As methods they
+    // would have to unwrap `this`, which costs as much as all the rest of the crossing.
     struct Door {
         Invoker* invoker;  // null when it is gone
     };

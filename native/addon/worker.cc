@@ -53,23 +53,22 @@ Napi::Reference<Napi::ArrayBuffer> view_of(Napi::Env env, fabric::MemoryRegion* 
 
 Napi::Function Worker::define(Napi::Env env) {
     using Method = Napi::ClassPropertyDescriptor<Worker>;
-    return DefineClass(
-        env, "Worker",
-        {
-            raw_method<Method>("next", next),
-            raw_method<Method>("reply", reply),
-            raw_method<Method>("replyNext", reply_next),
-            InstanceAccessor<&Worker::record>("record"),
-            InstanceAccessor<&Worker::input>("input"),
-            InstanceAccessor<&Worker::output>("output"),
-            InstanceAccessor<&Worker::address>("address"),
-            InstanceAccessor<&Worker::input_stride>("inputStride"),
-            InstanceAccessor<&Worker::output_stride>("outputStride"),
-            InstanceMethod<&Worker::fail>("fail", napi_default_method),
-            InstanceMethod<&Worker::watch>("watch", napi_default_method),
-            InstanceMethod<&Worker::stop>("stop", napi_default_method),
-            InstanceMethod<&Worker::close>("close", napi_default_method),
-        });
+    return DefineClass(env, "Worker",
+                       {
+                           raw_method<Method>("next", next),
+                           raw_method<Method>("reply", reply),
+                           raw_method<Method>("replyNext", reply_next),
+                           InstanceAccessor<&Worker::record>("record"),
+                           InstanceAccessor<&Worker::input>("input"),
+                           InstanceAccessor<&Worker::output>("output"),
+                           InstanceAccessor<&Worker::address>("address"),
+                           InstanceAccessor<&Worker::input_stride>("inputStride"),
+                           InstanceAccessor<&Worker::output_stride>("outputStride"),
+                           InstanceMethod<&Worker::fail>("fail", napi_default_method),
+                           InstanceMethod<&Worker::watch>("watch", napi_default_method),
+                           InstanceMethod<&Worker::stop>("stop", napi_default_method),
+                           InstanceMethod<&Worker::close>("close", napi_default_method),
+                       });
 }
 
 Napi::Value Worker::create(const Napi::CallbackInfo& info) {
@@ -97,8 +96,7 @@ Napi::Value Worker::create(const Napi::CallbackInfo& info) {
     return construct(env, Module::of(env).worker_class, init);
 }
 
-Worker::Worker(const Napi::CallbackInfo& info)
-    : ObjectWrap(info), module_(Module::of(info.Env())) {
+Worker::Worker(const Napi::CallbackInfo& info) : ObjectWrap(info), module_(Module::of(info.Env())) {
     auto* init = construction_arg<WorkerInit>(info);
     if (init == nullptr) return;
     const Napi::Env env = info.Env();
@@ -271,9 +269,9 @@ void Worker::stop(const Napi::CallbackInfo&) {
 
 // On the watchdog's thread, while a function keeps the other one: see invocation/watchdog.h.
 void Worker::expire() {
-    const std::string line = "{\"event\":\"timeout\",\"function\":" +
-                             json_string(functions_[call_.function]) + ",\"requestId\":\"" +
-                             std::to_string(call_.request_id) + "\"}\n";
+    const std::string line =
+        "{\"event\":\"timeout\",\"function\":" + json_string(functions_[call_.function]) +
+        ",\"requestId\":\"" + std::to_string(call_.request_id) + "\"}\n";
     [[maybe_unused]] const ssize_t bytes = ::write(events_fd_, line.data(), line.size());
     channel_->fail_last(call_.slot, wire::CallStatus::kDeadline,
                         "the function ran past its deadline; its worker is being restarted");
@@ -287,15 +285,25 @@ void Worker::emit(const char* event, const std::string& detail) {
     module_.call(on_event_, {Napi::String::New(env, event), Napi::String::New(env, detail)});
 }
 
-void Worker::connected(const std::string& peer) { emit("connected", peer); }
-void Worker::disconnected() { emit("disconnected", ""); }
+void Worker::connected(const std::string& peer) {
+    emit("connected", peer);
+}
+void Worker::disconnected() {
+    emit("disconnected", "");
+}
 void Worker::refused(const std::string& peer, std::string_view why) {
     emit("refused", std::string(why) + " (" + peer + ")");
 }
 
-Napi::Value Worker::record(const Napi::CallbackInfo&) { return buffer_.Value(); }
-Napi::Value Worker::input(const Napi::CallbackInfo&) { return input_.Value(); }
-Napi::Value Worker::output(const Napi::CallbackInfo&) { return output_.Value(); }
+Napi::Value Worker::record(const Napi::CallbackInfo&) {
+    return buffer_.Value();
+}
+Napi::Value Worker::input(const Napi::CallbackInfo&) {
+    return input_.Value();
+}
+Napi::Value Worker::output(const Napi::CallbackInfo&) {
+    return output_.Value();
+}
 
 Napi::Value Worker::address(const Napi::CallbackInfo& info) {
     return Napi::String::New(info.Env(), channel_ ? channel_->address() : "");
@@ -311,6 +319,8 @@ Napi::Value Worker::output_stride(const Napi::CallbackInfo& info) {
                              channel_ ? static_cast<double>(channel_->output_stride()) : 0);
 }
 
-void Worker::close(const Napi::CallbackInfo&) { close(CloseReason::kAsked); }
+void Worker::close(const Napi::CallbackInfo&) {
+    close(CloseReason::kAsked);
+}
 
 }  // namespace rfaas::addon

@@ -2,8 +2,8 @@
 // with its slots as ArrayBuffers, and the watchdog that ends a function which never returns.
 #pragma once
 
-#include <memory>
 #include <napi.h>
+#include <memory>
 #include <string>
 #include <vector>
 

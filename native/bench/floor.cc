@@ -172,8 +172,8 @@ void measure(const Options& options, const std::string& address) {
     }
     std::sort(times.begin(), times.end());
     const auto at = [&](double fraction) {
-        return times[std::min<size_t>(times.size() - 1, static_cast<size_t>(
-                                                            fraction * static_cast<double>(times.size())))];
+        return times[std::min<size_t>(
+            times.size() - 1, static_cast<size_t>(fraction * static_cast<double>(times.size())))];
     };
     std::printf("{\"provider\":\"%s\",\"payloadBytes\":%u,\"samples\":%zu,\"minNs\":%" PRIu64
                 ",\"p50Ns\":%" PRIu64 ",\"p90Ns\":%" PRIu64 ",\"p99Ns\":%" PRIu64
@@ -192,16 +192,26 @@ Options parse(int argc, char** argv) {
         const unsigned long number = std::strtoul(value.c_str(), &end, 10);
         const bool numeric = !value.empty() && *end == '\0' && number <= UINT32_MAX;
         const auto n = static_cast<uint32_t>(number);
-        if (flag == "--provider") options.provider = value;
-        else if (flag == "--device") options.device = value;
-        else if (flag == "--address") options.address = value;
-        else if (!numeric) die(flag + " is " + value + ", must be a number");
-        else if (flag == "--bytes") options.bytes = n;
-        else if (flag == "--count") options.count = n;
-        else if (flag == "--warmup") options.warmup = n;
-        else if (flag == "--client-core") options.client_core = static_cast<int>(n);
-        else if (flag == "--server-core") options.server_core = static_cast<int>(n);
-        else die("unknown flag " + flag);
+        if (flag == "--provider")
+            options.provider = value;
+        else if (flag == "--device")
+            options.device = value;
+        else if (flag == "--address")
+            options.address = value;
+        else if (!numeric)
+            die(flag + " is " + value + ", must be a number");
+        else if (flag == "--bytes")
+            options.bytes = n;
+        else if (flag == "--count")
+            options.count = n;
+        else if (flag == "--warmup")
+            options.warmup = n;
+        else if (flag == "--client-core")
+            options.client_core = static_cast<int>(n);
+        else if (flag == "--server-core")
+            options.server_core = static_cast<int>(n);
+        else
+            die("unknown flag " + flag);
     }
     if (options.count == 0) die("--count is 0, must be at least 1");
     return options;

@@ -20,7 +20,9 @@ int pin_thread(pid_t thread, int core) {
 
 }  // namespace
 
-int pin_to_core(int core) { return pin_thread(0, core); }
+int pin_to_core(int core) {
+    return pin_thread(0, core);
+}
 
 int pin_process_to_core(int core) {
     // Ours first: threads that are started from now on inherit it.

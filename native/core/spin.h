@@ -21,7 +21,8 @@ class Spinner {
     // Between two polls. False: the budget is used up.
     [[nodiscard]] bool wait() {
         cpu_relax();
-        if (++turns_ % kTurnsPerLook != 0) [[likely]] return true;
+        if (++turns_ % kTurnsPerLook != 0) [[likely]]
+            return true;
         return look();
     }
 

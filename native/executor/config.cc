@@ -28,19 +28,32 @@ bool parse_ticket(const std::string& hex, uint8_t (&ticket)[wire::kTicketBytes])
 
 bool apply(const std::string& key, const std::string& value, Config* config) {
     invocation::WorkerOptions& channel = config->channel;
-    if (key == "provider") channel.provider = value;
-    else if (key == "device") channel.device = value;
-    else if (key == "address") channel.address = value;
-    else if (key == "package") config->package = value;
-    else if (key == "ticket") return parse_ticket(value, channel.ticket);
-    else if (key == "slots") return parse_number(value, &channel.slots);
-    else if (key == "payload_bytes") return parse_number(value, &channel.payload_bytes);
-    else if (key == "output_bytes") return parse_number(value, &channel.output_bytes);
-    else if (key == "hot_timeout_us") return parse_number(value, &config->hot_timeout_us);
-    else if (key == "worker") return parse_number(value, &config->worker);
-    else if (key == "core") return value.empty() || parse_number(value, &config->core);
-    else if (key == "allowed_uid") return value.empty() || parse_number(value, &config->socket_uid);
-    else return false;
+    if (key == "provider")
+        channel.provider = value;
+    else if (key == "device")
+        channel.device = value;
+    else if (key == "address")
+        channel.address = value;
+    else if (key == "package")
+        config->package = value;
+    else if (key == "ticket")
+        return parse_ticket(value, channel.ticket);
+    else if (key == "slots")
+        return parse_number(value, &channel.slots);
+    else if (key == "payload_bytes")
+        return parse_number(value, &channel.payload_bytes);
+    else if (key == "output_bytes")
+        return parse_number(value, &channel.output_bytes);
+    else if (key == "hot_timeout_us")
+        return parse_number(value, &config->hot_timeout_us);
+    else if (key == "worker")
+        return parse_number(value, &config->worker);
+    else if (key == "core")
+        return value.empty() || parse_number(value, &config->core);
+    else if (key == "allowed_uid")
+        return value.empty() || parse_number(value, &config->socket_uid);
+    else
+        return false;
     return true;
 }
 

@@ -87,8 +87,7 @@ void Events::write_line(const std::string& line) {
     const std::string whole = line + "\n";
     size_t written = 0;
     while (written < whole.size()) {
-        const ssize_t count =
-            ::write(kEventsFd, whole.data() + written, whole.size() - written);
+        const ssize_t count = ::write(kEventsFd, whole.data() + written, whole.size() - written);
         if (count < 0 && errno == EINTR) continue;
         if (count < 0) return;  // the manager is gone; stdin tells us so
         written += static_cast<size_t>(count);
@@ -114,15 +113,19 @@ void Events::timed_out(const std::string& function, uint64_t request_id) {
                ",\"requestId\":\"" + std::to_string(request_id) + "\"}");
 }
 
-void Events::connected(const std::string&) { write_line("{\"event\":\"connected\"}"); }
+void Events::connected(const std::string&) {
+    write_line("{\"event\":\"connected\"}");
+}
 
-void Events::disconnected() { write_line("{\"event\":\"disconnected\"}"); }
+void Events::disconnected() {
+    write_line("{\"event\":\"disconnected\"}");
+}
 
 void Events::refused(const std::string& peer, std::string_view why) {
     if (std::find(refusals_.begin(), refusals_.end(), why) != refusals_.end()) return;
     refusals_.emplace_back(why);
-    write_line("{\"event\":\"refused\",\"reason\":" + json_string(std::string(why) + " (" + peer + ")") +
-               "}");
+    write_line("{\"event\":\"refused\",\"reason\":" +
+               json_string(std::string(why) + " (" + peer + ")") + "}");
 }
 
 void install_crash_handler(void (*reply)(const char* cause)) {
@@ -130,7 +133,8 @@ void install_crash_handler(void (*reply)(const char* cause)) {
     // Its own stack, or a function that overflowed the stack could not tell.
     const size_t bytes = 64 * 1024;
     stack_t stack = {};
-    stack.ss_sp = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    stack.ss_sp =
+        ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     stack.ss_size = bytes;
     if (stack.ss_sp != MAP_FAILED) ::sigaltstack(&stack, nullptr);
     struct sigaction action = {};

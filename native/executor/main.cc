@@ -52,7 +52,8 @@ class Worker {
         if (config_.socket_uid >= 0 && config_.channel.provider == "shm" &&
             ::chown(config_.channel.address.c_str(), static_cast<uid_t>(config_.socket_uid),
                     static_cast<gid_t>(-1)) != 0) {
-            *reason = "cannot give the socket to the client's user: " + std::string(strerror(errno));
+            *reason =
+                "cannot give the socket to the client's user: " + std::string(strerror(errno));
             return false;
         }
         events_->ready(channel_.address(), functions_);
@@ -166,7 +167,9 @@ class Worker {
     invocation::Watchdog watchdog_;  // last: its thread uses the others
 };
 
-void on_terminate(int) { stop_requested = 1; }
+void on_terminate(int) {
+    stop_requested = 1;
+}
 
 }  // namespace
 

@@ -15,7 +15,8 @@ namespace {
 constexpr size_t kMaxName = 127;
 constexpr size_t kMaxFunctions = 65536;  // the wire's index has 16 bits
 
-// The number of dynamic symbols is written in the old hash table; GNU's has to be walked to its end.
+// The number of dynamic symbols is written in the old hash table; GNU's has to be walked to its
+// end.
 size_t symbol_count(const ElfW(Dyn) * dynamic) {
     const uint32_t* gnu = nullptr;
     for (const ElfW(Dyn)* entry = dynamic; entry->d_tag != DT_NULL; ++entry) {

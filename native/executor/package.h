@@ -14,7 +14,7 @@ using LegacyFunction = uint32_t (*)(void* input, uint32_t input_bytes, void* out
 
 struct Function {
     std::string name;
-    rfaas_function call = nullptr;    // one of the two is set
+    rfaas_function call = nullptr;  // one of the two is set
     LegacyFunction legacy = nullptr;
 };
 

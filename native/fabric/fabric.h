@@ -181,10 +181,10 @@ struct QueuePairOptions {
 
 enum class ConnectionEvent : uint8_t {
     kNone = 0,
-    kEstablished = 1,   // data: the private data of accept()
-    kRejected = 2,      // data: the private data of reject()
-    kUnreachable = 3,   // data: why, as text
-    kDisconnected = 4   // the peer closed or died; outstanding work is flushed
+    kEstablished = 1,  // data: the private data of accept()
+    kRejected = 2,     // data: the private data of reject()
+    kUnreachable = 3,  // data: why, as text
+    kDisconnected = 4  // the peer closed or died; outstanding work is flushed
 };
 
 class QueuePair {

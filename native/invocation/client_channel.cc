@@ -12,10 +12,6 @@ namespace {
 constexpr int kBatch = 16;
 constexpr uint32_t kMaxWorkers = 4096;
 
-wire::Region* table_of(const fabric::MemoryRegion& region) {
-    return reinterpret_cast<wire::Region*>(region.data());
-}
-
 const char* refusal_text(uint16_t reason) {
     switch (static_cast<wire::RefusalReason>(reason)) {
         case wire::RefusalReason::kBadMagic:
@@ -46,7 +42,7 @@ int ClientChannel::open() {
     if (depth > device_->info().max_completion_depth) return -ENOSPC;
     int rc = device_->create_completion_queue(static_cast<uint32_t>(depth), &queue_);
     if (rc < 0) return rc;
-    rc = device_->allocate(sizeof(wire::Region) * wire::kMaxRegions, 0, &table_);
+    rc = device_->allocate(sizeof(wire::Region) * wire::kMaxRegions * limits_.workers, 0, &tables_);
     if (rc < 0) return rc;
     rc = device_->allocate(size_t{limits_.workers} * limits_.slots * wire::kErrorTextBytes,
                            fabric::kRemoteWrite, &control_);
@@ -119,10 +115,10 @@ ConnectProgress ClientChannel::connect_step(uint32_t index, std::string* reason)
     // This worker's error texts are its own part of the control region.
     const size_t texts = size_t{limits_.slots} * wire::kErrorTextBytes;
     const fabric::RemoteKey key = control_->remote_key();
-    table_of(*table_)[wire::kControlRegion] = {key.address + index * texts, texts, key.rkey};
+    table(index)[wire::kControlRegion] = {key.address + index * texts, texts, key.rkey};
     worker.taken.assign(limits_.slots, 0);
     worker.unsignaled = 0;
-    if (write_table(worker, 0, wire::kMaxRegions) < 0) {
+    if (write_table(index, 0, wire::kMaxRegions) < 0) {
         *reason = "the first write to the worker failed";
         return ConnectProgress::kUnreachable;
     }
@@ -138,35 +134,38 @@ void ClientChannel::disconnect(uint32_t index) {
 
 int ClientChannel::add_region(fabric::MemoryRegion* region) {
     if (region->length() > UINT32_MAX) return -EMSGSIZE;
-    const auto free = std::find(regions_.begin() + wire::kControlRegion + 1, regions_.end(), nullptr);
+    const auto free =
+        std::find(regions_.begin() + wire::kControlRegion + 1, regions_.end(), nullptr);
     if (free == regions_.end()) return -ENOSPC;
     *free = region;
     const auto index = static_cast<uint32_t>(free - regions_.begin());
     const fabric::RemoteKey key = region->remote_key();
-    table_of(*table_)[index] = {key.address, key.length, key.rkey};
-    for (Worker& worker : workers_) {
-        if (!worker.connected) continue;
-        const int rc = write_table(worker, index, 1);
-        if (rc < 0 && rc != -ENOTCONN) return rc;
-    }
+    set_region(index, {key.address, key.length, key.rkey});
     return static_cast<int>(index);
 }
 
 void ClientChannel::remove_region(uint32_t index) {
     if (index == wire::kControlRegion || index >= regions_.size()) return;
     regions_[index] = nullptr;
-    table_of(*table_)[index] = {};
-    for (Worker& worker : workers_) {
-        if (worker.connected) (void)write_table(worker, index, 1);
+    set_region(index, {});
+}
+
+// A worker that cannot be told is cut off: it would write results to wherever the entry pointed
+// before.
+void ClientChannel::set_region(uint32_t index, const wire::Region& region) {
+    for (uint32_t worker = 0; worker < workers_.size(); ++worker) {
+        table(worker)[index] = region;
+        if (workers_[worker].connected && write_table(worker, index, 1) < 0) lose(worker);
     }
 }
 
-int ClientChannel::write_table(Worker& worker, uint32_t first, uint32_t count) {
+int ClientChannel::write_table(uint32_t index, uint32_t first, uint32_t count) {
+    Worker& worker = workers_[index];
     fabric::SendRequest request;
     request.opcode = fabric::Opcode::kWrite;
     request.segment_count = 1;
-    request.segments[0] = {table_of(*table_) + first,
-                           static_cast<uint32_t>(count * sizeof(wire::Region)), table_.get()};
+    request.segments[0] = {table(index) + first,
+                           static_cast<uint32_t>(count * sizeof(wire::Region)), tables_.get()};
     request.remote_address = worker.welcome.regions.address + first * sizeof(wire::Region);
     request.rkey = worker.welcome.regions.rkey;
     return post(worker, request);
@@ -267,7 +266,8 @@ bool ClientChannel::take(const fabric::Completion& completion, CallOutcome* out)
     out->slot = slot;
     out->status = wire::reply_status(completion.immediate);
     out->length = completion.byte_length;
-    if ((completion.immediate & wire::kLastReply) != 0) [[unlikely]] lose(index);
+    if ((completion.immediate & wire::kLastReply) != 0) [[unlikely]]
+        lose(index);
     return true;
 }
 
@@ -308,21 +308,25 @@ int ClientChannel::poll(CallOutcome* out, int max) {
 
 int ClientChannel::call(const CallRequest& request, uint64_t patience_ns, CallOutcome* out) {
     const int rc = submit(request);
-    if (rc < 0) [[unlikely]] return rc;
+    if (rc < 0) [[unlikely]]
+        return rc;
     // One at a time: ours is almost always the next, and those behind it can wait for poll().
     fabric::Completion completion;
     Spinner spinner(patience_ns);
     for (;;) {
         const int polled = queue_->poll(&completion, 1);
-        if (polled < 0) [[unlikely]] return polled;
+        if (polled < 0) [[unlikely]]
+            return polled;
         if (polled == 1 && take(completion, out)) {
-            if (out->worker == request.worker && out->slot == request.slot) [[likely]] return 0;
+            if (out->worker == request.worker && out->slot == request.slot) [[likely]]
+                return 0;
             ready_.push_back(*out);
         }
-        if (!workers_[request.worker].connected) [[unlikely]] break;
+        if (!workers_[request.worker].connected) [[unlikely]]
+            break;
         if (!spinner.wait()) [[unlikely]] {
-            *out = {request.worker, request.slot, static_cast<uint32_t>(wire::CallStatus::kDeadline),
-                    0};
+            *out = {request.worker, request.slot,
+                    static_cast<uint32_t>(wire::CallStatus::kDeadline), 0};
             return 0;
         }
     }

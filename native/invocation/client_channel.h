@@ -33,7 +33,7 @@ inline constexpr uint32_t kWorkerDown = 0xffff;  // a slot that stands for the c
 
 struct CallOutcome {
     uint32_t worker = 0;
-    uint32_t slot = 0;  // kWorkerDown: this worker's connection ended
+    uint32_t slot = 0;    // kWorkerDown: this worker's connection ended
     uint32_t status = 0;  // wire::CallStatus
     uint32_t length = 0;  // of the result, or of the error's text
 };
@@ -79,7 +79,8 @@ class ClientChannel {
 
     [[nodiscard]] uint32_t in_flight() const { return in_flight_; }
     [[nodiscard]] bool has_ready() const { return !ready_.empty(); }
-    [[nodiscard]] std::string_view error_text(uint32_t worker, uint32_t slot, uint32_t length) const;
+    [[nodiscard]] std::string_view error_text(uint32_t worker, uint32_t slot,
+                                              uint32_t length) const;
 
     [[nodiscard]] int arm() { return queue_->arm(); }
     [[nodiscard]] int fd() const { return queue_->fd(); }
@@ -97,7 +98,11 @@ class ClientChannel {
     };
 
     [[nodiscard]] int post(Worker& worker, fabric::SendRequest& request);
-    [[nodiscard]] int write_table(Worker& worker, uint32_t first, uint32_t count);
+    [[nodiscard]] wire::Region* table(uint32_t worker) const {
+        return reinterpret_cast<wire::Region*>(tables_->data()) + worker * wire::kMaxRegions;
+    }
+    void set_region(uint32_t index, const wire::Region& region);
+    [[nodiscard]] int write_table(uint32_t worker, uint32_t first, uint32_t count);
     [[nodiscard]] bool take(const fabric::Completion& completion, CallOutcome* out);
     void lose(uint32_t index);
     [[nodiscard]] uint32_t send_depth() const { return 2 * limits_.slots + 16; }
@@ -105,7 +110,8 @@ class ClientChannel {
     fabric::Device* device_;
     Limits limits_;
     std::unique_ptr<fabric::CompletionQueue> queue_;
-    std::unique_ptr<fabric::MemoryRegion> table_;    // wire::Region[kMaxRegions], sent to workers
+    // Per worker wire::Region[kMaxRegions]: what it was sent, or is being sent right now.
+    std::unique_ptr<fabric::MemoryRegion> tables_;
     std::unique_ptr<fabric::MemoryRegion> control_;  // texts of errors, per worker and slot
     std::vector<fabric::MemoryRegion*> regions_;
     std::vector<Worker> workers_;

@@ -254,8 +254,8 @@ bool WorkerChannel::accept_request(const fabric::Completion& completion, Call* c
     call->request_id = header.request_id;
     call->deadline_ns = 0;
     if (header.timeout_us != 0) {
-        const uint64_t now = header.timeout_us < kPreciseBelowUs ? monotonic_ns()
-                                                                 : coarse_monotonic_ns();
+        const uint64_t now =
+            header.timeout_us < kPreciseBelowUs ? monotonic_ns() : coarse_monotonic_ns();
         call->deadline_ns = now + uint64_t{header.timeout_us} * 1000;
     }
     return true;
@@ -375,7 +375,9 @@ void WorkerChannel::settle() {
     } while (spinner.wait());
 }
 
-int WorkerChannel::arm() { return queue_->arm(); }
+int WorkerChannel::arm() {
+    return queue_->arm();
+}
 
 void WorkerChannel::acknowledge() {
     queue_->acknowledge();

@@ -124,9 +124,8 @@ class ChannelTest : public testing::Test {
         std::string reason;
         ASSERT_EQ(fabric::open_device("shm", "", &device_, &reason), 0) << reason;
         ASSERT_EQ(device_->allocate(kBytes, fabric::kRemoteWrite, &memory_), 0);
-        client_ = std::make_unique<ClientChannel>(device_.get(),
-                                                  ClientChannel::Limits{.workers = 1,
-                                                                        .slots = kSlots});
+        client_ = std::make_unique<ClientChannel>(
+            device_.get(), ClientChannel::Limits{.workers = 1, .slots = kSlots});
         ASSERT_EQ(client_->open(), 0);
         const int index = client_->add_region(memory_.get());
         ASSERT_GT(index, 0);
@@ -213,7 +212,8 @@ class ChannelTest : public testing::Test {
 TEST_F(ChannelTest, ResultsOfEverySizeComeBack) {
     connect();
     for (const uint32_t bytes : {0u, 1u, 31u, 200u, 201u, 4096u, kOutput}) {
-        for (uint32_t i = 0; i < bytes; ++i) memory_->data()[i] = static_cast<uint8_t>(i * 3 + bytes);
+        for (uint32_t i = 0; i < bytes; ++i)
+            memory_->data()[i] = static_cast<uint8_t>(i * 3 + bytes);
         std::memset(memory_->data() + kArea / 2, 0, kArea / 2);
         const CallOutcome outcome = call(request(kEcho, 0, bytes));
         EXPECT_EQ(outcome.status, number(wire::CallStatus::kOk));
@@ -300,7 +300,8 @@ TEST_F(ChannelTest, AResultThatDoesNotFitIsAnErrorAndNothingIsWritten) {
               "the result has 64 bytes, the output takes 63");
     for (int i = 0; i < 64; ++i) EXPECT_EQ(memory_->data()[kArea / 2 + i], 0x55);
     outcome = call(request(kLong));
-    EXPECT_EQ(outcome.status, number(wire::CallStatus::kOutputTooSmall)) << "the worker's own limit";
+    EXPECT_EQ(outcome.status, number(wire::CallStatus::kOutputTooSmall))
+        << "the worker's own limit";
 }
 
 TEST_F(ChannelTest, AFunctionThatIsNotThereIsNamed) {
@@ -509,9 +510,8 @@ class ForgedRequestTest : public ChannelTest {
         ASSERT_EQ(device_->connect(worker_->path(), options, &hello, sizeof hello, &pair_), 0);
         for (int i = 0; i < 16; ++i) ASSERT_EQ(pair_->post_receive({}), 0);
         std::vector<uint8_t> data;
-        ASSERT_TRUE(eventually([&] {
-            return pair_->next_event(&data) == fabric::ConnectionEvent::kEstablished;
-        }));
+        ASSERT_TRUE(eventually(
+            [&] { return pair_->next_event(&data) == fabric::ConnectionEvent::kEstablished; }));
         ASSERT_EQ(data.size(), sizeof welcome_);
         std::memcpy(&welcome_, data.data(), sizeof welcome_);
     }

@@ -1,6 +1,6 @@
-// Strangers at the shm provider's door, and peers that turn hostile once they are in. They speak the
-// socket themselves and write what they like into shared memory; whatever they do, it costs them
-// their own connection and nothing else.
+// Strangers at the shm provider's door, and peers that turn hostile once they are in. They speak
+// the socket themselves and write what they like into shared memory; whatever they do, it costs
+// them their own connection and nothing else.
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -112,8 +112,8 @@ struct Stranger {
     void send_hello(const std::string& path) {
         socket = connect_raw(path);
         const Message message = hello();
-        ASSERT_TRUE(send_raw(socket.get(), &message, sizeof message,
-                             {inbound_fd.get(), keys_fd.get()}));
+        ASSERT_TRUE(
+            send_raw(socket.get(), &message, sizeof message, {inbound_fd.get(), keys_fd.get()}));
     }
 
     void take_welcome(size_t region_count) {
@@ -251,23 +251,30 @@ TEST_P(HostileTest, AListenerDropsStrangersAndServesOn) {
         {"wrong magic", hello_with([](Message& m) { m.magic ^= 1; }), {queue, keys}},
         {"wrong version", hello_with([](Message& m) { m.version = 2; }), {queue, keys}},
         {"a wake-up", hello_with([](Message& m) { m.type = MessageType::kWake; }), {queue, keys}},
-        {"a welcome", hello_with([](Message& m) { m.type = MessageType::kWelcome; }),
+        {"a welcome",
+         hello_with([](Message& m) { m.type = MessageType::kWelcome; }),
          {queue, keys}},
-        {"an unknown type", hello_with([](Message& m) { m.type = MessageType(99); }),
+        {"an unknown type",
+         hello_with([](Message& m) { m.type = MessageType(99); }),
          {queue, keys}},
         {"no queue", hello, {}},
         {"one descriptor", hello, {queue}},
         {"three descriptors", hello, {queue, keys, keys}},
         {"sixteen descriptors", hello, std::vector<int>(16, keys)},
-        {"a ring of no depth", hello_with([](Message& m) { m.shape.ring_depth = 0; }),
+        {"a ring of no depth",
+         hello_with([](Message& m) { m.shape.ring_depth = 0; }),
          {queue, keys}},
-        {"a depth that is no power of two", hello_with([](Message& m) { m.shape.ring_depth = 24; }),
+        {"a depth that is no power of two",
+         hello_with([](Message& m) { m.shape.ring_depth = 24; }),
          {queue, keys}},
-        {"an enormous depth", hello_with([](Message& m) { m.shape.receive_depth = 1u << 31; }),
+        {"an enormous depth",
+         hello_with([](Message& m) { m.shape.receive_depth = 1u << 31; }),
          {queue, keys}},
-        {"too much private data", hello_with([](Message& m) { m.private_bytes = 49; }),
+        {"too much private data",
+         hello_with([](Message& m) { m.private_bytes = 49; }),
          {queue, keys}},
-        {"absurd private data", hello_with([](Message& m) { m.private_bytes = ~0u; }),
+        {"absurd private data",
+         hello_with([](Message& m) { m.private_bytes = ~0u; }),
          {queue, keys}},
     };
     for (const auto& [what, bytes, fds] : cases) {
@@ -354,10 +361,8 @@ TEST_P(HostileTest, AClientSurvivesAServerThatIsNone) {
     } cases[] = {
         {"a few bytes", &welcome, 7, {}},
         {"a welcome without queues", &welcome, sizeof welcome, {}},
-        {"a queue that can shrink", &welcome, sizeof welcome,
-         {unsealed.get(), good.keys_fd.get()}},
-        {"an impossible shape", &deep, sizeof deep,
-         {good.inbound_fd.get(), good.keys_fd.get()}},
+        {"a queue that can shrink", &welcome, sizeof welcome, {unsealed.get(), good.keys_fd.get()}},
+        {"an impossible shape", &deep, sizeof deep, {good.inbound_fd.get(), good.keys_fd.get()}},
         {"a region before the welcome", &region, sizeof region, {good.inbound_fd.get()}},
     };
     for (const auto& [what, message, bytes, fds] : cases) {
@@ -471,7 +476,8 @@ TEST_P(HostileTest, ImpossibleCountersEndTheConnection) {
     } cases[] = {
         {"more receives than the queue has",
          [](QueueControl* control) { control->receives.store(17); }},
-        {"all receives of the world", [](QueueControl* control) { control->receives.store(~0ull); }},
+        {"all receives of the world",
+         [](QueueControl* control) { control->receives.store(~0ull); }},
         {"messages taken that were never sent",
          [](QueueControl* control) {
              control->receives.store(16);
@@ -553,7 +559,8 @@ TEST_P(HostileTest, RandomBytesInTheQueuesHarmNobodyElse) {
         const auto scribble = [&](uint8_t* begin, size_t bytes) {
             for (size_t i = 0; i < bytes; ++i) begin[i] = static_cast<uint8_t>(random() >> 8);
         };
-        if (round % 2 == 0) scribble(stranger.outbound.data(), stranger.their_shape.bounce_offset());
+        if (round % 2 == 0)
+            scribble(stranger.outbound.data(), stranger.their_shape.bounce_offset());
         if (round % 3 == 0) scribble(stranger.inbound.data(), stranger.shape.bounce_offset());
         if (round % 5 == 0) scribble(stranger.keys.data(), stranger.keys.bytes());
         for (uint64_t position = 0; position < 8; ++position) {

@@ -1,5 +1,5 @@
-// What only the shm provider can get wrong: fragments, messages inside descriptors, regions that are
-// announced late, and wake-ups between sleeping processes. What every provider promises is in
+// What only the shm provider can get wrong: fragments, messages inside descriptors, regions that
+// are announced late, and wake-ups between sleeping processes. What every provider promises is in
 // fabric_test.cc; what strangers may send is in shm_hostile_test.cc.
 #include <sys/wait.h>
 
@@ -216,9 +216,9 @@ TEST_P(ShmTest, HundredsOfRegionsThatAreMadeAfterConnectingCanBeWritten) {
     std::memset(client_.region->data(), 0x77, 4096);
     for (const size_t i : {size_t{699}, size_t{0}, size_t{350}}) {
         server_.post_receives(1);
-        ASSERT_EQ(client_.pair->post_send(
-                      write_of(*client_.region, *client_.region, 4096, *regions[i])),
-                  0);
+        ASSERT_EQ(
+            client_.pair->post_send(write_of(*client_.region, *client_.region, 4096, *regions[i])),
+            0);
         EXPECT_EQ(client_.take().status, Status::kSuccess);
         EXPECT_EQ(server_.take().status, Status::kSuccess);
         EXPECT_EQ(regions[i]->data()[4095], 0x77);
@@ -230,12 +230,11 @@ TEST_P(ShmTest, RegionsThatWaitToBeAnnouncedReachAPeerWhileTheirOwnerSleeps) {
     server_.post_receives(1);
     std::vector<std::unique_ptr<MemoryRegion>> regions;
     for (int i = 0; i < 700; ++i) regions.push_back(allocate(server_, 4096));
-    std::thread owner([&] {
-        EXPECT_EQ(wait_for_one(*server_.queue, true).opcode, Opcode::kReceiveWrite);
-    });
-    ASSERT_EQ(client_.pair->post_send(
-                  write_of(*client_.region, *client_.region, 4096, *regions.back())),
-              0);
+    std::thread owner(
+        [&] { EXPECT_EQ(wait_for_one(*server_.queue, true).opcode, Opcode::kReceiveWrite); });
+    ASSERT_EQ(
+        client_.pair->post_send(write_of(*client_.region, *client_.region, 4096, *regions.back())),
+        0);
     EXPECT_EQ(wait_for_one(*client_.queue, true).status, Status::kSuccess);
     owner.join();
 }
@@ -285,9 +284,8 @@ TEST_P(ShmTest, ThreadsThatSleepAtRandomLoseNoWakeUp) {
     server_.post_receives(1);
     constexpr uint32_t kRounds = 20'000;
     bool served = false;
-    std::thread server([&] {
-        served = bounce(server_, client_.region->remote_key(), kRounds, false, 1);
-    });
+    std::thread server(
+        [&] { served = bounce(server_, client_.region->remote_key(), kRounds, false, 1); });
     EXPECT_TRUE(bounce(client_, server_.region->remote_key(), kRounds, true, 2));
     server.join();
     EXPECT_TRUE(served);

@@ -1,5 +1,5 @@
-// The watchdog's two threads: a deadline that passes ends the process, one that does not is as if it
-// had not been there.
+// The watchdog's two threads: a deadline that passes ends the process, one that does not is as if
+// it had not been there.
 #include "invocation/watchdog.h"
 
 #include <gtest/gtest.h>
@@ -14,9 +14,13 @@ namespace {
 constexpr uint64_t kHour = 3600ull * 1'000'000'000;
 constexpr int kExpired = 124;
 
-[[noreturn]] void expire() { ::_exit(kExpired); }
+[[noreturn]] void expire() {
+    ::_exit(kExpired);
+}
 
-void sleep_ms(unsigned ms) { ::usleep(ms * 1000); }
+void sleep_ms(unsigned ms) {
+    ::usleep(ms * 1000);
+}
 
 }  // namespace
 

@@ -94,7 +94,7 @@ class ShmCompletionQueue final : public CompletionQueue {
     void release(uint32_t completions) { reserved_ -= completions; }
     void attach(ShmQueuePair* queue_pair);  // once per completion queue of the queue pair
     void detach(ShmQueuePair* queue_pair);
-    void watch(ShmQueuePair* queue_pair);    // its socket can wake this queue from now on
+    void watch(ShmQueuePair* queue_pair);  // its socket can wake this queue from now on
     void unwatch(ShmQueuePair* queue_pair);
     // Its socket is full, or not any more: room in it makes fd() readable, too.
     void watch_for_room(ShmQueuePair* queue_pair, bool wanted);
@@ -243,8 +243,8 @@ class ShmQueuePair final : public QueuePair {
     Descriptor* outbound_ring_ = nullptr;
     Pages peer_keys_;
     uint64_t published_ = 0;
-    uint64_t peer_consumed_ = 0;   // last seen, checked
-    uint64_t peer_receives_ = 0;   // last seen, checked
+    uint64_t peer_consumed_ = 0;  // last seen, checked
+    uint64_t peer_receives_ = 0;  // last seen, checked
     uint64_t receives_used_ = 0;
     uint64_t bounce_head_ = 0, bounce_tail_ = 0;
     std::vector<Placed> placed_;  // by descriptor position
@@ -293,7 +293,6 @@ class ShmDevice final : public Device {
                                 std::unique_ptr<Listener>* out);
 
 [[nodiscard]] DeviceInfo device_info();
-
 
 }  // namespace rfaas::fabric::shm
 

@@ -116,7 +116,8 @@ int ShmQueuePair::post_send(const SendRequest& request) {
     Outcome outcome = Outcome::kWait;
     if (waiting_.empty()) [[likely]] {
         outcome = execute(request, sends, &sent_bytes);
-        if (outcome == Outcome::kDone || outcome == Outcome::kFailed) [[likely]] return 0;
+        if (outcome == Outcome::kDone || outcome == Outcome::kFailed) [[likely]]
+            return 0;
     }
     Waiting& waiting = waiting_.emplace_back();
     waiting.request = request;
@@ -155,9 +156,10 @@ void ShmQueuePair::progress() {
                 waiting_since_ = monotonic_ns();
                 waiting_for_receive_ = not_ready;
             }
-            // Ask for a wake-up, then look again: the receive may have come in between. Once: a peer
-            // that keeps clearing the mark must not keep us here.
-            if (outbound_control_->starved.exchange(1) == 0 && !std::exchange(asked, true)) continue;
+            // Ask for a wake-up, then look again: the receive may have come in between. Once: a
+            // peer that keeps clearing the mark must not keep us here.
+            if (outbound_control_->starved.exchange(1) == 0 && !std::exchange(asked, true))
+                continue;
             const uint64_t limit = deadline();
             if (limit != 0 && monotonic_ns() >= limit) {
                 fail(first.request, first.sends, Status::kRnrRetryExceeded);
@@ -186,9 +188,8 @@ ShmQueuePair::Outcome ShmQueuePair::execute(const SendRequest& request, uint64_t
     for (int i = 0; i < request.segment_count; ++i) {
         const Segment& segment = request.segments[i];
         length += segment.length;
-        if (segment.region != nullptr
-                ? !segment.region->contains(segment.address, segment.length)
-                : segment.length != 0 && (request.flags & kInline) == 0) {
+        if (segment.region != nullptr ? !segment.region->contains(segment.address, segment.length)
+                                      : segment.length != 0 && (request.flags & kInline) == 0) {
             fail(request, sends, Status::kLocalProtection);
             return Outcome::kFailed;
         }
@@ -227,15 +228,18 @@ ShmQueuePair::Outcome ShmQueuePair::execute(const SendRequest& request, uint64_t
 }
 
 ShmQueuePair::Outcome ShmQueuePair::execute_write_imm(const SendRequest& request, uint32_t length) {
-    if (!receive_available()) [[unlikely]] return Outcome::kNotReady;
+    if (!receive_available()) [[unlikely]]
+        return Outcome::kNotReady;
     uint8_t* target = nullptr;
     if (length != 0) {
         const Outcome found =
             resolve(request.rkey, request.remote_address, length, kRemoteWrite, &target);
-        if (found != Outcome::kDone) [[unlikely]] return found;
+        if (found != Outcome::kDone) [[unlikely]]
+            return found;
     }
     Descriptor* descriptor = next_descriptor();
-    if (descriptor == nullptr) [[unlikely]] return Outcome::kWait;
+    if (descriptor == nullptr) [[unlikely]]
+        return Outcome::kWait;
     Placed placed;
     placed.bounce_end = bounce_head_;
     uint32_t flags = 0;
@@ -395,7 +399,8 @@ bool ShmQueuePair::refresh_consumed() {
 }
 
 bool ShmQueuePair::receive_available() {
-    if (receives_used_ < peer_receives_) [[likely]] return true;
+    if (receives_used_ < peer_receives_) [[likely]]
+        return true;
     const uint64_t receives = outbound_control_->receives.load(std::memory_order_acquire);
     if (receives < peer_receives_ || receives - receives_used_ > outbound_shape_.receive_depth) {
         broken();
@@ -435,7 +440,8 @@ void ShmQueuePair::publish(Descriptor* descriptor, uint32_t tag, const Placed& p
     if (outbound_control_->sleeping.load(std::memory_order_seq_cst) != 0) [[unlikely]] {
         if (outbound_control_->sleeping.exchange(0) != 0) {
             const Message wake;
-            (void)send_message(wake, nullptr, 0);  // full: it has wake-ups enough; dead: its problem
+            (void)send_message(wake, nullptr,
+                               0);  // full: it has wake-ups enough; dead: its problem
         }
     }
 }
@@ -543,8 +549,8 @@ int ShmQueuePair::post_receive(const ReceiveRequest& request) {
     if (region != nullptr) region->pin();
     const uint64_t slot = receives_posted_ & (inbound_shape_.receive_depth - 1);
     receives_[slot] = request;
-    auto* lengths = reinterpret_cast<std::atomic<uint32_t>*>(inbound_.data() +
-                                                             inbound_shape_.lengths_offset());
+    auto* lengths =
+        reinterpret_cast<std::atomic<uint32_t>*>(inbound_.data() + inbound_shape_.lengths_offset());
     lengths[slot].store(request.segment.length, std::memory_order_relaxed);
     inbound_control_->receives.store(++receives_posted_, std::memory_order_release);
     if (inbound_control_->starved.load(std::memory_order_acquire) != 0) [[unlikely]] {
@@ -563,7 +569,8 @@ int ShmQueuePair::consume(Completion* out, int max) {
         const Descriptor& descriptor = inbound_ring_[taken_ & (depth - 1)];
         const uint32_t tag = descriptor.tag.load(std::memory_order_acquire);
         if ((tag & ~0xffu) != lap_tag(taken_, depth)) break;
-        if (state_ != QueuePairState::kConnected) [[unlikely]] break;
+        if (state_ != QueuePairState::kConnected) [[unlikely]]
+            break;
         bool completes = false;
         if (!accept_descriptor(descriptor, tag, &out[count], &completes)) [[unlikely]] {
             enter_error();
@@ -579,7 +586,8 @@ int ShmQueuePair::consume(Completion* out, int max) {
             }
         }
     }
-    if (count == 0 && peer_gone_) [[unlikely]] finish_if_drained();
+    if (count == 0 && peer_gone_) [[unlikely]]
+        finish_if_drained();
     return count;
 }
 
@@ -627,9 +635,9 @@ bool ShmQueuePair::accept_descriptor(const Descriptor& descriptor, uint32_t tag,
             return false;
         }
         if (!is_inline && (address > kBounceBytes || length > kBounceBytes - address)) return false;
-        const uint8_t* from =
-            is_inline ? descriptor.bytes
-                      : inbound_.data() + inbound_shape_.bounce_offset() + address;
+        const uint8_t* from = is_inline
+                                  ? descriptor.bytes
+                                  : inbound_.data() + inbound_shape_.bounce_offset() + address;
         if (length != 0) {
             std::memcpy(static_cast<uint8_t*>(receive.segment.address) + assembled_, from, length);
         }

@@ -48,7 +48,8 @@ Received receive(int socket, Message* message, std::vector<UniqueFd>* fds) {
         }
     }
     if (bytes == 0 && fds->empty()) return Received::kClosed;
-    const bool whole = bytes == sizeof *message && (header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == 0;
+    const bool whole =
+        bytes == sizeof *message && (header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == 0;
     if (!whole || message->magic != kMagic || message->version != kVersion ||
         message->private_bytes > kMaxReplyPrivate) {
         return Received::kGarbage;
@@ -182,9 +183,9 @@ class ShmListener final : public Listener {
             epoll_event event = {};
             event.events = EPOLLIN;
             if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, socket.get(), &event) != 0) continue;
-            pending_.push_back({std::move(socket), monotonic_ns() + kHelloTimeoutNs,
-                                "pid " + std::to_string(peer.pid) + " uid " +
-                                    std::to_string(peer.uid)});
+            pending_.push_back(
+                {std::move(socket), monotonic_ns() + kHelloTimeoutNs,
+                 "pid " + std::to_string(peer.pid) + " uid " + std::to_string(peer.uid)});
         }
     }
 
@@ -289,7 +290,8 @@ int ShmQueuePair::connected(const Message& message, UniqueFd queue, UniqueFd key
     rc = Pages::import(keys.get(), sizeof(KeyTable), false, &peer_keys_);
     if (rc < 0) return rc;
     outbound_control_ = reinterpret_cast<QueueControl*>(outbound_.data());
-    outbound_ring_ = reinterpret_cast<Descriptor*>(outbound_.data() + outbound_shape_.ring_offset());
+    outbound_ring_ =
+        reinterpret_cast<Descriptor*>(outbound_.data() + outbound_shape_.ring_offset());
     placed_.assign(outbound_shape_.ring_depth, Placed{});
     state_ = QueuePairState::kConnected;
     send_queue_->watch(this);

@@ -36,9 +36,9 @@ struct alignas(kDescriptorBytes) Descriptor {
 };
 static_assert(sizeof(Descriptor) == kDescriptorBytes && offsetof(Descriptor, bytes) == 24);
 
-inline constexpr uint32_t kTagInline = 1 << 4;    // payload is in `bytes`
-inline constexpr uint32_t kTagMore = 1 << 5;      // another fragment of this send follows
-inline constexpr uint32_t kTagTooLong = 1 << 6;   // the send did not fit; the receive fails
+inline constexpr uint32_t kTagInline = 1 << 4;   // payload is in `bytes`
+inline constexpr uint32_t kTagMore = 1 << 5;     // another fragment of this send follows
+inline constexpr uint32_t kTagTooLong = 1 << 6;  // the send did not fit; the receive fails
 constexpr uint32_t lap_tag(uint64_t position, uint32_t depth) {
     return (static_cast<uint32_t>(position / depth) + 1) << 8;
 }

@@ -69,7 +69,9 @@ ShmRegion::ShmRegion(ShmDevice* device, uint32_t access, Pages pages, UniqueFd f
     length_ = length;
 }
 
-ShmRegion::~ShmRegion() { device_->remove(this); }
+ShmRegion::~ShmRegion() {
+    device_->remove(this);
+}
 
 int ShmDevice::allocate(size_t bytes, uint32_t access, std::unique_ptr<MemoryRegion>* out) {
     if (bytes == 0 || bytes > info_.max_message_bytes * 16) return -EINVAL;
@@ -119,6 +121,8 @@ void ShmDevice::remove(ShmRegion* region) {
     for (ShmQueuePair* queue_pair : queue_pairs_) queue_pair->withdraw(key);
 }
 
-void ShmDevice::remove(ShmQueuePair* queue_pair) { std::erase(queue_pairs_, queue_pair); }
+void ShmDevice::remove(ShmQueuePair* queue_pair) {
+    std::erase(queue_pairs_, queue_pair);
+}
 
 }  // namespace rfaas::fabric::shm

@@ -45,7 +45,9 @@ DeviceInfo device_info() {
 
 ShmDevice::ShmDevice() : info_(device_info()), regions_(kMaxRegions, nullptr) {}
 
-int ShmDevice::open() { return Pages::create(sizeof(KeyTable), false, &keys_, &keys_fd_); }
+int ShmDevice::open() {
+    return Pages::create(sizeof(KeyTable), false, &keys_, &keys_fd_);
+}
 
 int ShmDevice::create_completion_queue(uint32_t depth, std::unique_ptr<CompletionQueue>* out) {
     if (depth == 0 || depth > info_.max_completion_depth) return -EINVAL;
@@ -145,15 +147,16 @@ void ShmCompletionQueue::notify() {
 int ShmCompletionQueue::poll(Completion* out, int max) {
     int count = 0;
     while (count < max && !ready_.empty()) [[unlikely]] {
-        const Entry& entry = ready_.front();
-        if (entry.queue_pair != nullptr && entry.retires != 0) {
-            entry.queue_pair->retire(entry.retires);
+            const Entry& entry = ready_.front();
+            if (entry.queue_pair != nullptr && entry.retires != 0) {
+                entry.queue_pair->retire(entry.retires);
+            }
+            out[count++] = entry.completion;
+            ready_.pop_front();
         }
-        out[count++] = entry.completion;
-        ready_.pop_front();
-    }
     for (ShmQueuePair* queue_pair : queue_pairs_) {
-        if (queue_pair->has_waiting()) [[unlikely]] queue_pair->progress();
+        if (queue_pair->has_waiting()) [[unlikely]]
+            queue_pair->progress();
         if (count < max && queue_pair->receives_into(this)) {
             const int taken = queue_pair->consume(out + count, max - count);
             if (taken < 0) return taken;
@@ -171,7 +174,8 @@ int ShmCompletionQueue::poll(Completion* out, int max) {
         }
         return count;
     }
-    if (++idle_polls_ >= kIdlePolls) [[unlikely]] service();
+    if (++idle_polls_ >= kIdlePolls) [[unlikely]]
+        service();
     // Work of this poll (a dead peer, a waiting request) may have completed something.
     return ready_.empty() || max == 0 ? 0 : poll(out, max);
 }

@@ -14,9 +14,9 @@
  * Build with: c++ -O2 -shared -fPIC -I "$(npx rfaas include)" -o libecho.so echo.cc
  *
  * A library without this table is taken for one that was built for the original rFaaS: each
- * function that it exports is called as  uint32_t f(void* input, uint32_t input_bytes, void* output)
- * and returns the bytes that it wrote. It cannot know the capacity of its output; a page that
- * cannot be touched lies behind the worker's buffer.
+ * function that it exports is called as  uint32_t f(void* input, uint32_t input_bytes, void*
+ * output) and returns the bytes that it wrote. It cannot know the capacity of its output; a page
+ * that cannot be touched lies behind the worker's buffer.
  */
 #ifndef RFAAS_FUNCTION_H
 #define RFAAS_FUNCTION_H

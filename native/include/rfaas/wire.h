@@ -26,9 +26,9 @@ inline constexpr uint32_t kMagic = 0x53614672;  // "rFaS"
 inline constexpr uint16_t kVersion = 1;
 
 inline constexpr uint32_t kMaxSlots = 1024;
-inline constexpr uint32_t kMaxRegions = 256;        // outputs regions that a client can name
-inline constexpr uint16_t kControlRegion = 0;       // the client's texts of errors, one per slot
-inline constexpr uint32_t kErrorTextBytes = 256;    // per slot, no NUL
+inline constexpr uint32_t kMaxRegions = 256;      // outputs regions that a client can name
+inline constexpr uint16_t kControlRegion = 0;     // the client's texts of errors, one per slot
+inline constexpr uint32_t kErrorTextBytes = 256;  // per slot, no NUL
 inline constexpr size_t kTicketBytes = 32;
 inline constexpr uint32_t kSlotAlignment = 64;
 
@@ -41,8 +41,8 @@ enum class CallStatus : uint8_t {
     kDeadline = 4,         // the deadline passed before or while it ran
     kLeaseEnded = 5,       // the worker is being shut down; the call did not run
     kBadRequest = 6,       // the header made no sense; the call did not run
-    kWorkerLost = 7        // the function took its worker down; also what a client reports for calls
-                           // whose connection is gone
+    kWorkerLost = 7  // the function took its worker down; also what a client reports for calls
+                     // whose connection is gone
 };
 
 // Private data of the connection request. InfiniBand leaves 56 bytes for it.
@@ -66,8 +66,8 @@ struct Welcome {
     uint32_t magic = kMagic;
     uint16_t version = kVersion;
     uint16_t slot_count = 0;
-    uint32_t payload_bytes = 0;    // the longest payload that a slot takes
-    uint32_t output_bytes = 0;     // the longest result that the worker can make
+    uint32_t payload_bytes = 0;  // the longest payload that a slot takes
+    uint32_t output_bytes = 0;   // the longest result that the worker can make
     uint32_t function_count = 0;
     uint32_t reserved = 0;
     Region slots;    // slot i begins at address + i * slot_stride(payload_bytes)
@@ -86,12 +86,12 @@ static_assert(sizeof(Refusal) == 8);
 
 struct RequestHeader {
     uint64_t request_id = 0;
-    uint64_t output_offset = 0;    // from the begin of the region
+    uint64_t output_offset = 0;  // from the begin of the region
     uint32_t output_capacity = 0;
-    uint32_t payload_length = 0;   // must be what arrived
-    uint32_t timeout_us = 0;       // from arrival; 0: none
-    uint16_t function = 0;         // index in the package's list
-    uint16_t region = 0;           // where the result goes
+    uint32_t payload_length = 0;  // must be what arrived
+    uint32_t timeout_us = 0;      // from arrival; 0: none
+    uint16_t function = 0;        // index in the package's list
+    uint16_t region = 0;          // where the result goes
 };
 static_assert(sizeof(RequestHeader) == 32 && std::is_trivially_copyable_v<RequestHeader>);
 static_assert(offsetof(RequestHeader, function) == 28);
@@ -110,7 +110,11 @@ inline constexpr uint32_t kLastReply = 1u << 31;
 constexpr uint32_t reply_immediate(uint32_t slot, CallStatus status) {
     return slot | static_cast<uint32_t>(status) << 16;
 }
-constexpr uint32_t reply_slot(uint32_t immediate) { return immediate & 0xffff; }
-constexpr uint32_t reply_status(uint32_t immediate) { return immediate >> 16 & 0xff; }
+constexpr uint32_t reply_slot(uint32_t immediate) {
+    return immediate & 0xffff;
+}
+constexpr uint32_t reply_status(uint32_t immediate) {
+    return immediate >> 16 & 0xff;
+}
 
 }  // namespace rfaas::wire

@@ -18,14 +18,18 @@ RFAAS_EXPORT uint32_t alpha(void*, uint32_t, void* output) {
     return 1;
 }
 
-__attribute__((visibility("hidden"))) uint32_t hidden(void*, uint32_t, void*) { return 0; }
+__attribute__((visibility("hidden"))) uint32_t hidden(void*, uint32_t, void*) {
+    return 0;
+}
 
 RFAAS_EXPORT int exported_data = 7;  // not a function
 }
 
 #elif defined(PACKAGE_EMPTY)
 
-extern "C" __attribute__((visibility("hidden"))) int nothing() { return 0; }
+extern "C" __attribute__((visibility("hidden"))) int nothing() {
+    return 0;
+}
 
 #else
 
