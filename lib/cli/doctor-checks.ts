@@ -70,11 +70,27 @@ async function checkAddon(): Promise<Finding[]> {
   }
 }
 
-/** Does what a call does: registers memory, connects, writes from one region into another. */
 async function probeSharedMemory(): Promise<Finding> {
   const name = 'shared memory'
+  let folder: string | undefined
+  try {
+    folder = await mkdtemp(join(tmpdir(), 'rfaas-doctor-'))
+    return { name, ...(await writeThroughSharedMemory(folder)) }
+  } catch (error) {
+    return {
+      name,
+      verdict: 'failed',
+      found: messageOf(error),
+      change: `needs memfd_create, UNIX sockets in ${tmpdir()} and ${formatBytes(probeBytes)} of free memory`,
+    }
+  } finally {
+    if (folder !== undefined) await rm(folder, { recursive: true, force: true })
+  }
+}
+
+/** Does what a call does: registers memory, connects, writes from one region into another. */
+async function writeThroughSharedMemory(folder: string): Promise<Omit<Finding, 'name'>> {
   const { openDevice } = await import('../fabric/index.js')
-  const folder = await mkdtemp(join(tmpdir(), 'rfaas-doctor-'))
   const devices = [openDevice({ provider: 'shm' }), openDevice({ provider: 'shm' })] as const
   try {
     const [near, far] = devices
@@ -100,20 +116,12 @@ async function probeSharedMemory(): Promise<Finding> {
     const last = target.bytes(63, 1)[0]
     if (completion?.status !== 'success' || last !== 0x5a) {
       const found = `a write between two queue pairs ended with ${completion?.status ?? 'nothing'}`
-      return { name, verdict: 'failed', found }
+      return { verdict: 'failed', found }
     }
     const found = `a write into ${formatBytes(probeBytes)} of sealed memory arrived (${elapsedUs} µs)`
-    return { name, verdict: 'ok', found }
-  } catch (error) {
-    return {
-      name,
-      verdict: 'failed',
-      found: messageOf(error),
-      change: `needs memfd_create, UNIX sockets in ${tmpdir()} and ${formatBytes(probeBytes)} of free memory`,
-    }
+    return { verdict: 'ok', found }
   } finally {
     for (const device of devices) device.close()
-    await rm(folder, { recursive: true, force: true })
   }
 }
 

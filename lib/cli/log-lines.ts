@@ -9,8 +9,9 @@ interface Line {
   [field: string]: unknown
 }
 
-// What pino adds to every line, and what says the same as the message.
-const hidden = new Set(['level', 'time', 'name', 'msg', 'pid', 'hostname'])
+// What pino adds to every line, and what is always the same or of no use on one machine.
+const hidden = new Set(['level', 'time', 'name', 'msg', 'pid', 'hostname', 'node', 'executor'])
+const sha256 = /^[0-9a-f]{64}$/
 
 /** A stream for createLogger() that writes readable lines to standard error. */
 export const readableLog = {
@@ -42,7 +43,7 @@ function faint(text: string): string {
 }
 
 function show(value: unknown): string {
-  if (typeof value === 'string') return value
+  if (typeof value === 'string') return sha256.test(value) ? `${value.slice(0, 12)}…` : value
   if (typeof value === 'object' && value !== null && 'message' in value) {
     return String((value as { message: unknown }).message)
   }
