@@ -74,9 +74,9 @@ export async function* events(
     const idleMs = options.idleTimeoutMs ?? defaultIdleTimeoutMs
     const parser = new EventParser(call.name)
     call.restartTimer(idleMs)
-    for await (const chunk of response.body) {
+    for await (const chunk of call.chunks(response.body)) {
       call.restartTimer(idleMs)
-      yield* parser.push(chunk as Uint8Array)
+      yield* parser.push(chunk)
     }
   } catch (error) {
     if (options.signal?.aborted === true) return
@@ -92,6 +92,9 @@ class Call {
   readonly #options: CallOptions
   readonly #controller = new AbortController()
   readonly #onAbort = (): void => this.#controller.abort()
+  // fetch() holds its signal weakly: after a garbage collection an abort may no longer reach it. So
+  // nothing here waits for fetch() alone.
+  readonly #aborted: Promise<never>
   #timer: NodeJS.Timeout | undefined
   #limitMs = 0
   #timedOut = false
@@ -100,6 +103,11 @@ class Call {
     this.name = name
     this.#url = url
     this.#options = options
+    const { signal } = this.#controller
+    this.#aborted = new Promise((_resolve, reject) => {
+      signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true })
+    })
+    this.#aborted.catch(() => undefined)
     if (options.signal?.aborted === true) this.#controller.abort()
     options.signal?.addEventListener('abort', this.#onAbort, { once: true })
     this.restartTimer(options.timeoutMs ?? defaultTimeoutMs)
@@ -133,9 +141,23 @@ class Call {
       init.body = JSON.stringify(body)
     }
     try {
-      return await fetch(this.#url, init)
+      return await Promise.race([fetch(this.#url, init), this.#aborted])
     } catch (error) {
       throw this.failure(error)
+    }
+  }
+
+  /** The body of an answer until it ends; throws when the call is aborted. */
+  async *chunks(body: ReadableStream<Uint8Array>): AsyncGenerator<Uint8Array, void, undefined> {
+    const reader = body.getReader()
+    try {
+      for (;;) {
+        const { done, value } = await Promise.race([reader.read(), this.#aborted])
+        if (done) return
+        yield value
+      }
+    } finally {
+      void reader.cancel().catch(() => undefined)
     }
   }
 
@@ -144,12 +166,12 @@ class Call {
     const chunks: Uint8Array[] = []
     let length = 0
     try {
-      for await (const chunk of response.body) {
-        length += (chunk as Uint8Array).byteLength
+      for await (const chunk of this.chunks(response.body)) {
+        length += chunk.byteLength
         if (length > maxAnswerBytes) {
           throw protocolError(this.name, `an answer longer than ${maxAnswerBytes} bytes`)
         }
-        chunks.push(chunk as Uint8Array)
+        chunks.push(chunk)
       }
     } catch (error) {
       throw error instanceof RfaasError ? error : this.failure(error)
