@@ -8,7 +8,9 @@ import { fileURLToPath } from 'node:url'
 const root = join(dirname(fileURLToPath(import.meta.url)), '..')
 const problems = []
 
-const tracked = execFileSync('git', ['ls-files', '-z', '--cached'], { cwd: root, encoding: 'utf8' })
+// The tree may belong to another user than the one who builds it, in a container for example.
+const list = ['-c', 'safe.directory=*', 'ls-files', '-z', '--cached']
+const tracked = execFileSync('git', list, { cwd: root, encoding: 'utf8' })
   .split('\0')
   .filter((file) => file !== '' && existsSync(join(root, file)))
 const isNative = (file) => file.startsWith('native/')
