@@ -23,10 +23,12 @@ class Watchdog {
     void begin(uint64_t deadline_ns) {
         deadline_ns_.store(deadline_ns, std::memory_order_release);
         // A worker may be woken by something else than its channel, and find a call all the same.
-        if (resting_.load(std::memory_order_relaxed) != 0) [[unlikely]] wake();
+        if (resting_.load(std::memory_order_relaxed) != 0) [[unlikely]]
+            wake();
     }
     void end() {
-        if (deadline_ns_.exchange(0, std::memory_order_acq_rel) == kExpired) [[unlikely]] park();
+        if (deadline_ns_.exchange(0, std::memory_order_acq_rel) == kExpired) [[unlikely]]
+            park();
     }
 
     // Around each sleep of the worker: a watchdog with nothing to watch costs no time at all.
