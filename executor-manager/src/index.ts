@@ -105,7 +105,12 @@ export async function startExecutorManager(
       end: (lease, reason) => void leases.end(lease, reason),
       logger,
     })
-    addClientRoutes(server, { leases, packages, metrics })
+    addClientRoutes(server, {
+      leases,
+      packages,
+      metrics,
+      confirmed: (lease) => registration.confirmed(lease, closeDeliveryMs),
+    })
     const url = await server.listen(config.host, config.port)
     const advertised = config.advertise ?? url
     execution.publicHost = new URL(advertised).hostname

@@ -71,6 +71,15 @@ export class Registration {
     return [...this.#reports].filter(([, { kind }]) => kind === 'closed').map(([lease]) => lease)
   }
 
+  /** Resolves when the resource manager knows that the lease is closed, or after `withinMs`. */
+  async confirmed(lease: string, withinMs: number): Promise<void> {
+    if (!this.#reports.has(lease)) return
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise((resolve) => (timer = setTimeout(resolve, withinMs)))
+    await Promise.race([this.#deliver(), late])
+    clearTimeout(timer)
+  }
+
   /** Tries to deliver what is left, for at most `withinMs`. */
   async close(withinMs: number): Promise<void> {
     if (this.#registered && this.#reports.size > 0) {

@@ -29,6 +29,8 @@ export interface Services {
   leases: LeaseTable
   packages: PackageStore
   metrics: Metrics
+  /** Resolves when the resource manager has heard of the lease's end, or soon enough anyway. */
+  confirmed(lease: string): Promise<void>
 }
 
 export function addClientRoutes(server: ControlServer, services: Services): void {
@@ -119,6 +121,8 @@ export function addClientRoutes(server: ControlServer, services: Services): void
     async (request, reply) => {
       const claims = forLease(claimsOf(request), request.params.id)
       await leases.end(claims.lease, 'released')
+      // So that whoever releases a lease finds its cores free and its use accounted for.
+      await services.confirmed(claims.lease)
       return reply.status(204).send(null)
     },
   )

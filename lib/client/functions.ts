@@ -44,6 +44,8 @@ const maxTimeoutMs = 3_600_000
 const connectTimeoutMs = 10_000
 // How long a lost call waits to hear from the executor manager what became of its worker.
 const causeTimeoutMs = 1_000
+const firstReconnectMs = 200
+const lastReconnectMs = 5_000
 const alignment = 64
 
 export interface CallOptions {
@@ -75,6 +77,9 @@ interface WorkerState {
   /** By slot: the call that waits for its outcome; undefined for one whose caller has gone. */
   calls: (Waiting | undefined)[]
   connected: boolean
+  endpoint: WorkerEndpoint
+  reconnecting: NodeJS.Timeout | undefined
+  cancelConnect: (() => void) | undefined
   /** This worker's slots of inputs and outputs, for bytes that are not registered. */
   staging: { index: number; bytes: Uint8Array } | undefined
 }
@@ -124,10 +129,13 @@ export class Functions {
     const round = (bytes: number): number => Math.ceil(bytes / alignment) * alignment
     this.#inputStride = round(settings.payloadBytes)
     this.#outputStride = round(settings.outputBytes)
-    this.#workers = executor.workers.map(() => ({
+    this.#workers = executor.workers.map((endpoint) => ({
       free: Array.from({ length: settings.slots }, (_, i) => settings.slots - 1 - i),
       calls: new Array<Waiting | undefined>(settings.slots),
       connected: false,
+      endpoint,
+      reconnecting: undefined,
+      cancelConnect: undefined,
       staging: undefined,
     }))
     this.#waiting = new WaitingCalls((call) => this.#send(call))
@@ -285,6 +293,10 @@ export class Functions {
   destroy(error = new RfaasError('ERR_RFAAS_CLOSED', 'the functions are closed')): void {
     if (this.#closed) return
     this.#closed = error
+    for (const state of this.#workers) {
+      clearTimeout(state.reconnecting)
+      state.cancelConnect?.()
+    }
     this.#invoker.close()
     this.#waiting.close(error)
     for (const cause of this.#causes.values()) cause.resolve('')
@@ -317,8 +329,25 @@ export class Functions {
   async workerReady(endpoint: WorkerEndpoint): Promise<void> {
     const state = this.#workers[endpoint.worker]
     if (this.#closed || state === undefined || state.connected) return
+    state.endpoint = endpoint
+    clearTimeout(state.reconnecting)
     await this.#connect(endpoint)
     this.#waiting.pump()
+  }
+
+  /** A connection can break without its worker: then the worker listens still. If the worker ended,
+   * the executor manager tells where the next one is, and this here fails meanwhile. */
+  #reconnect(state: WorkerState, delayMs = firstReconnectMs): void {
+    state.reconnecting = setTimeout(() => {
+      if (this.#closed || state.connected) return
+      this.#connect(state.endpoint).then(
+        () => this.#waiting.pump(),
+        () => {
+          if (!this.#closed) this.#reconnect(state, Math.min(2 * delayMs, lastReconnectMs))
+        },
+      )
+    }, delayMs)
+    state.reconnecting.unref()
   }
 
   // ── connections ─────────────────────────────────────────────────────────────────────────────
@@ -330,19 +359,24 @@ export class Functions {
     }
     const ticket = Buffer.from(endpoint.ticket, 'hex')
     const { promise, resolve, reject } = withResolvers<null>()
+    // The invoker has one connection per worker: a later attempt replaces this one.
+    state.cancelConnect?.()
+    state.cancelConnect = () => reject(this.#unreachable(endpoint, 'there is a newer attempt'))
     const timer = setTimeout(() => {
       this.#invoker.disconnect(endpoint.worker)
       reject(this.#unreachable(endpoint, `no answer within ${connectTimeoutMs} ms`))
     }, connectTimeoutMs)
+    promise.finally(() => clearTimeout(timer)).catch(() => undefined)
     try {
       this.#invoker.connect(endpoint.worker, endpoint.address, ticket, (reason) => {
         if (reason === null) resolve(null)
         else reject(this.#unreachable(endpoint, reason))
       })
-      await promise
-    } finally {
-      clearTimeout(timer)
+    } catch (error) {
+      reject(error)
     }
+    await promise
+    state.cancelConnect = undefined
     state.connected = true
     this.#causes.delete(endpoint.worker)
   }
@@ -438,6 +472,8 @@ export class Functions {
       if (state === undefined) continue
       if (slot === workerDown) {
         state.connected = false
+        clearTimeout(state.reconnecting)
+        if (!this.#closed) this.#reconnect(state)
         continue
       }
       const call = state.calls[slot]
