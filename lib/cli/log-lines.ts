@@ -13,11 +13,23 @@ interface Line {
 const hidden = new Set(['level', 'time', 'name', 'msg', 'pid', 'hostname', 'node', 'executor'])
 const sha256 = /^[0-9a-f]{64}$/
 
-/** A stream for createLogger() that writes readable lines to standard error. */
-export const readableLog = {
+/** A stream for createLogger() that writes readable lines to standard error. What goes well is told
+ * only after show() and before hide(): starting and stopping are not worth a page. */
+export class ReadableLog {
+  #shown = false
+
+  show(): void {
+    this.#shown = true
+  }
+
+  hide(): void {
+    this.#shown = false
+  }
+
   write(json: string): void {
-    process.stderr.write(`${readable(JSON.parse(json) as Line)}\n`)
-  },
+    const line = JSON.parse(json) as Line
+    if (this.#shown || line.level !== 'info') process.stderr.write(`${readable(line)}\n`)
+  }
 }
 
 function readable(line: Line): string {

@@ -47,21 +47,24 @@ async function up({ jsonLogs, port, ...rest }: Flags): Promise<void> {
   // Before the start: a signal that comes early must not leave it half done.
   const stopped = stopRequested()
   const friendly = jsonLogs !== true && process.stdout.isTTY
-  const [{ startLocalCluster }, { readableLog }] = await Promise.all([
+  const [{ startLocalCluster }, { ReadableLog }] = await Promise.all([
     import('../local-cluster.js'),
     import('./log-lines.js'),
   ])
+  const log = new ReadableLog()
   const cluster = await startLocalCluster({
     port,
     ...rest,
-    ...(friendly ? { logLevel: 'info', logStream: readableLog } : { logLevel: 'info' }),
+    ...(friendly ? { logLevel: 'info', logStream: log } : { logLevel: 'info' }),
   })
   if (friendly) await welcome(cluster.url, port)
   else await print(`${cluster.url}\n`)
+  log.show()
   await stopped
-  // The terminal shows ^C at the beginning of this line.
-  if (friendly) note('\nstopping')
+  log.hide()
   await cluster.close()
+  // The terminal shows ^C at the beginning of this line.
+  if (friendly) note('\nrfaas has stopped')
 }
 
 async function welcome(url: string, port: number): Promise<void> {
