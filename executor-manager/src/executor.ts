@@ -2,6 +2,7 @@
 // its workers alive until it is stopped: a worker that ends is replaced at once, under a new address
 // and with a new secret. Only workers that keep dying young are made to wait.
 import { randomBytes } from 'node:crypto'
+import { networkInterfaces } from 'node:os'
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -40,8 +41,6 @@ export interface ExecutorSpec {
   /** Where verbs workers listen, `IP:PORT`. */
   verbsAddress: string
   device: string
-  /** Host under which clients reach this node, for workers that listen on every address. */
-  publicHost: string
   readyTimeoutMs: number
   logger: Logger
   events: ExecutorEvents
@@ -250,14 +249,22 @@ export class Executor {
     if (this.#spec.request.provider === 'shm') {
       if (said === asked) return said
     } else {
-      const match = /^(\[[0-9a-fA-F:.]+\]|[0-9.]+):(\d{1,5})$/.exec(said)
+      const match = /^\[?([0-9a-fA-F:.]+?)\]?:(\d{1,5})$/.exec(said)
       const [, host, port] = match ?? []
       if (host !== undefined && Number(port) > 0 && Number(port) < 65536) {
-        if (host === '0.0.0.0' || host === '[::]') return `${this.#spec.publicHost}:${port}`
-        if (asked.startsWith(`${host}:`)) return said
+        // A worker that was asked to listen everywhere names the address of its RDMA device.
+        const everywhere = asked.startsWith('0.0.0.0:') || asked.startsWith('[::]:')
+        if (everywhere ? isOurs(host) : said.startsWith(asked.slice(0, asked.lastIndexOf(':')))) {
+          return said
+        }
       }
     }
     process.kill()
     throw new RfaasError('ERR_RFAAS_EXECUTOR', `a worker listens on ${said}, not on ${asked}`)
   }
+}
+
+function isOurs(address: string): boolean {
+  const interfaces = Object.values(networkInterfaces()).flatMap((entries) => entries ?? [])
+  return interfaces.some((entry) => entry.address === address)
 }

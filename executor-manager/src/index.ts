@@ -71,7 +71,6 @@ export async function startExecutorManager(
       socketDir,
       verbsAddress: config.verbsAddress,
       device: config.device,
-      publicHost: '',
       readyTimeoutMs: config.readyTimeoutMs,
     }
     const leases = new LeaseTable({
@@ -113,7 +112,6 @@ export async function startExecutorManager(
     })
     const url = await server.listen(config.host, config.port)
     const advertised = config.advertise ?? url
-    execution.publicHost = new URL(advertised).hostname
     await registration.start()
     logger.info({ url, node: config.name, cores: config.cores }, 'executor manager started')
 

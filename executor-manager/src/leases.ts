@@ -28,10 +28,7 @@ export interface LeaseTableOptions {
   cores: readonly number[]
   packages: PackageStore
   /** For executors: all that the lease itself does not say. */
-  execution: Pick<
-    ExecutorSpec,
-    'socketDir' | 'verbsAddress' | 'device' | 'publicHost' | 'readyTimeoutMs'
-  >
+  execution: Pick<ExecutorSpec, 'socketDir' | 'verbsAddress' | 'device' | 'readyTimeoutMs'>
   maxExecutorsPerLease: number
   /** How long running calls may go on after the end. */
   graceMs: number
