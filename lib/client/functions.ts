@@ -414,7 +414,11 @@ export class Functions {
       if (!this.#workers.some((state) => state.connected)) throw sendError(name, -107)
       this.#takeOutcomes(this.#invoker.poll())
       const worker = this.#pick()
-      if (worker >= 0) return worker
+      if (worker >= 0) {
+        // Slots that were freed here are for the calls that wait, once ours has its own.
+        queueMicrotask(() => this.#waiting.pump())
+        return worker
+      }
       if (performance.now() >= deadline) throw sendError(name, -11)
     }
   }

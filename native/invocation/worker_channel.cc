@@ -358,7 +358,8 @@ void WorkerChannel::refuse_pending() {
 // Requests of a queue pair complete in order: an empty write behind the answers tells of them all.
 void WorkerChannel::settle() {
     constexpr uint64_t kMarker = UINT64_MAX;
-    constexpr uint64_t kPatienceNs = 200'000'000;
+    // The thread that runs a function without end may hold the same core.
+    constexpr uint64_t kPatienceNs = 2'000'000'000;
     if (pair_ == nullptr) return;
     fabric::SendRequest request;
     request.id = kMarker;

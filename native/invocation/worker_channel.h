@@ -63,7 +63,7 @@ class WorkerChannel {
     void fail_last(uint32_t slot, wire::CallStatus status, std::string_view text);
     // Answers what has arrived and not started with kLeaseEnded.
     void refuse_pending();
-    // Waits until all answers have reached the client, 200 ms at most: for a process about to exit.
+    // Waits until all answers have reached the client, 2 s at most: for a process about to exit.
     void settle();
 
     // Sleeping: arm(), then next() once more, then wait for fd(), then acknowledge(). fd() is also
