@@ -137,7 +137,8 @@ napi_value Invoker::call(napi_env env, napi_callback_info info) {
         invoker->channel_->call(record->request, uint64_t{record->patience_us} * 1000, &outcome);
     record->result_length = outcome.length;
     // Outcomes of awaited calls that were taken meanwhile: no descriptor tells of them any more.
-    if (invoker->channel_->has_ready() && !invoker->turning_) [[unlikely]] invoker->attend_again();
+    if (invoker->channel_->has_ready() && !invoker->turning_) [[unlikely]]
+        invoker->attend_again();
     return int32_value(env, rc < 0 ? rc : static_cast<int32_t>(outcome.status));
 }
 
