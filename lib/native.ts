@@ -292,6 +292,8 @@ export interface NativeAddon {
   initialize(errorClass: typeof RfaasError): void
   /** Closes every device of this thread. */
   closeAll(): void
+  /** Every descriptor above 2 that is open now, whoever opened it, ends with the next exec(). */
+  closeOnExec(): void
   providers(): NativeProviderStatus[]
   /** `name` empty: the first usable device. */
   openDevice(provider: string, name: string): NativeDevice

@@ -2,6 +2,7 @@
   "variables": {
     "core_sources": [
       "native/core/affinity.cc",
+      "native/core/descriptors.cc",
       "native/fabric/registry.cc",
       "native/fabric/shm/shm_memory.cc",
       "native/fabric/shm/shm_handshake.cc",

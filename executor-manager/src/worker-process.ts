@@ -7,6 +7,7 @@ import { Type, type Static } from 'typebox'
 import { inspect } from '../../lib/control/check.js'
 import type { Logger } from '../../lib/control/log.js'
 import { RfaasError } from '../../lib/errors.js'
+import { native } from '../../lib/native.js'
 import { RateLimit, readLines } from './lines.js'
 import type { Program } from './paths.js'
 import { cpuMeter } from './usage.js'
@@ -98,6 +99,10 @@ export class WorkerProcess {
     // Whoever only waits for the end must not die of the other promise.
     this.ready.catch(() => undefined)
     const configuration = encodeConfiguration(spec.configuration)
+    // Libraries in this process open files without O_CLOEXEC: the database of a resource manager in
+    // the same process is one of them, and a tenant's function could write to it. The worker's own
+    // pipes are not concerned: libuv makes them with dup2(), which clears the flag.
+    native.closeOnExec()
     this.#child = spawn(spec.program.command, spec.program.args, {
       stdio: ['pipe', 'pipe', 'pipe', 'pipe'],
       env: environment(),

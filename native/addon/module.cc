@@ -15,6 +15,7 @@
 #include "addon/util/args.h"
 #include "addon/util/error.h"
 #include "addon/worker.h"
+#include "core/descriptors.h"
 #include "fabric/fabric.h"
 
 namespace rfaas::addon {
@@ -58,6 +59,14 @@ void initialize(const Napi::CallbackInfo& info) {
 // and what listeners have left in the file system would stay.
 void close_all(const Napi::CallbackInfo& info) {
     Module::of(info.Env()).devices.close_all(CloseReason::kAsked);
+}
+
+// All but the three standard ones.
+void close_on_exec(const Napi::CallbackInfo& info) {
+    const int failed = close_descriptors_on_exec(3);
+    if (failed == 0) return;
+    throw_error(info.Env(), "ERR_RFAAS_INTERNAL", "open files cannot be kept from new processes",
+                failed, "open");
 }
 
 Napi::Value providers(const Napi::CallbackInfo& info) {
@@ -264,6 +273,7 @@ Napi::Object initialize_addon(Napi::Env env, Napi::Object exports) {
 
     exports.Set("initialize", Napi::Function::New<initialize>(env, "initialize"));
     exports.Set("closeAll", Napi::Function::New<close_all>(env, "closeAll"));
+    exports.Set("closeOnExec", Napi::Function::New<close_on_exec>(env, "closeOnExec"));
     exports.Set("providers", Napi::Function::New<providers>(env, "providers"));
     exports.Set("openDevice", Napi::Function::New<open_device>(env, "openDevice"));
     exports.Set("createInvoker", Napi::Function::New<Invoker::create>(env, "createInvoker"));

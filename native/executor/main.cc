@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "core/affinity.h"
+#include "core/descriptors.h"
 #include "executor/config.h"
 #include "executor/events.h"
 #include "executor/package.h"
@@ -188,6 +189,11 @@ int main() {
         events.error(message);
         return 1;
     };
+    // Functions get nothing that the process before this one had open, whoever started it.
+    const int closed = close_descriptors(executor::kEventsFd + 1);
+    if (closed < 0) {
+        return fail(std::string("cannot close inherited files: ") + std::strerror(-closed));
+    }
     if (!executor::read_config(STDIN_FILENO, &config, &reason)) return fail(reason);
     if (config.core >= 0) {
         const int rc = pin_to_core(config.core);

@@ -1,10 +1,12 @@
 // A function for each way in which a function can go wrong, and some that go right.
+#include <dirent.h>
 #include <rfaas/function.h>
 #include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <string>
 #include <thread>
 
 namespace {
@@ -27,6 +29,22 @@ int64_t pid(const void*, size_t, void* output, size_t, rfaas_context*) {
     const int64_t own = ::getpid();
     std::memcpy(output, &own, sizeof own);
     return sizeof own;
+}
+
+// What this process has open, a line each.
+int64_t descriptors(const void*, size_t, void* output, size_t capacity, rfaas_context*) {
+    DIR* folder = ::opendir("/proc/self/fd");
+    if (folder == nullptr) return RFAAS_ERROR;
+    std::string lines;
+    while (const dirent* entry = ::readdir(folder)) {
+        char target[4096];
+        const ssize_t length = ::readlinkat(::dirfd(folder), entry->d_name, target, sizeof target);
+        if (length > 0) lines.append(target, static_cast<size_t>(length)) += '\n';
+    }
+    ::closedir(folder);
+    if (lines.size() > capacity) return RFAAS_OUTPUT_TOO_SMALL;
+    std::memcpy(output, lines.data(), lines.size());
+    return static_cast<int64_t>(lines.size());
 }
 
 int64_t fails(const void*, size_t, void*, size_t, rfaas_context* context) {
@@ -73,6 +91,6 @@ int64_t sleep_ms(const void* input, size_t input_bytes, void*, size_t, rfaas_con
 }  // namespace
 
 RFAAS_FUNCTIONS({"echo", echo}, {"nothing", nothing}, {"worker", worker}, {"pid", pid},
-                {"fails", fails}, {"fails_silently", fails_silently}, {"too_much", too_much},
-                {"crash", crash}, {"abort", abort_it}, {"exit", exit_it}, {"vanish", vanish},
-                {"overrun", overrun}, {"loop", loop}, {"sleep_ms", sleep_ms})
+                {"descriptors", descriptors}, {"fails", fails}, {"fails_silently", fails_silently},
+                {"too_much", too_much}, {"crash", crash}, {"abort", abort_it}, {"exit", exit_it},
+                {"vanish", vanish}, {"overrun", overrun}, {"loop", loop}, {"sleep_ms", sleep_ms})

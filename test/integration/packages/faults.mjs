@@ -1,4 +1,5 @@
 // A function for each way in which a JavaScript function can go wrong, and some that go right.
+import { readdirSync, readlinkSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 export function echo(input, output) {
@@ -16,6 +17,18 @@ export async function later(input) {
 export function requestId(input, output, context) {
   new DataView(output.buffer, output.byteOffset).setBigUint64(0, context.requestId, true)
   return 8
+}
+
+/** What this process has open, a line each. */
+export function descriptors() {
+  const targets = readdirSync('/proc/self/fd').map((descriptor) => {
+    try {
+      return readlinkSync(`/proc/self/fd/${descriptor}`)
+    } catch {
+      return '' // the folder itself, which is closed by now
+    }
+  })
+  return Buffer.from(targets.join('\n'))
 }
 
 export function throws() {
