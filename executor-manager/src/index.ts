@@ -1,9 +1,9 @@
 // The executor manager as a library: `rfaas up` and the tests start it in their own process.
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
+import { createFolder } from '../../lib/control/folder.js'
 import { createLogger } from '../../lib/control/log.js'
 import { createServer } from '../../lib/control/server.js'
-import { RfaasError } from '../../lib/errors.js'
 import { hostId } from '../../lib/host.js'
 import {
   checkSocketDirLength,
@@ -41,18 +41,12 @@ export async function startExecutorManager(
   checkSocketDirLength(config.runtimeParent)
   const logger =
     options.logger ?? createLogger({ name: 'executor-manager', level: options.logLevel ?? 'info' })
+  createFolder('dataDir', config.dataDir)
   const packages = await PackageStore.open({
     directory: join(config.dataDir, 'packages'),
     modulesDir: config.modulesDir,
     maxPackageBytes: config.maxPackageBytes,
     maxStoreBytes: config.maxStoreBytes,
-  }).catch((error: unknown) => {
-    const { code } = error as NodeJS.ErrnoException
-    throw new RfaasError(
-      'ERR_RFAAS_INVALID_ARGUMENT',
-      `dataDir ${config.dataDir} cannot be used (${code}): name a folder that this user can write to`,
-      { cause: error, field: 'dataDir', value: config.dataDir },
-    )
   })
   const socketDir = createSocketDir(config.runtimeParent)
   const removeSocketDir = (): void => rmSync(socketDir, { recursive: true, force: true })

@@ -3,9 +3,10 @@
 // hashed, then a link publishes them. Uploads of the same package at the same time do not wait for
 // one another (a slow tenant must not hold up the others); the first that is complete is kept.
 import { createHash, randomBytes } from 'node:crypto'
-import { link, mkdir, open, readdir, rename, rm, stat, symlink, utimes } from 'node:fs/promises'
+import { link, open, readdir, rename, rm, stat, symlink, utimes } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Readable } from 'node:stream'
+import { createFolder } from '../../lib/control/folder.js'
 import { RfaasError } from '../../lib/errors.js'
 import type { Runtime } from '../../lib/control/schemas.js'
 import { formatBytes } from '../../lib/units.js'
@@ -33,7 +34,7 @@ export class PackageStore {
   }
 
   static async open(options: PackageStoreOptions): Promise<PackageStore> {
-    await mkdir(options.directory, { recursive: true, mode: 0o700 })
+    createFolder('dataDir', options.directory)
     // What an upload left behind when its manager ended. Recent ones may belong to a manager that is
     // still running on the same directory.
     for (const name of await readdir(options.directory)) {

@@ -1,8 +1,7 @@
 // The resource manager as a library: `rfaas up` and the tests start it in their own process.
-import { mkdirSync } from 'node:fs'
+import { createFolder } from '../../lib/control/folder.js'
 import { createLogger } from '../../lib/control/log.js'
 import { createServer } from '../../lib/control/server.js'
-import { RfaasError } from '../../lib/errors.js'
 import { firstFit } from '../schedulers/first-fit.js'
 import { openLmdbStore } from '../stores/lmdb.js'
 import type { Store } from '../stores/store.js'
@@ -29,7 +28,7 @@ export async function startResourceManager(
   const config = resolveConfig(options)
   const logger =
     options.logger ?? createLogger({ name: 'resource-manager', level: options.logLevel ?? 'info' })
-  createDataDir(config.dataDir)
+  createFolder('dataDir', config.dataDir)
   const store = openLmdbStore(config.dataDir, config.minFreeBytes)
   // Whatever fails from here on must give the store back, or the next start would be refused.
   try {
@@ -69,17 +68,5 @@ export async function startResourceManager(
       manager.stop()
       throw error
     }
-  }
-}
-
-function createDataDir(path: string): void {
-  try {
-    mkdirSync(path, { recursive: true, mode: 0o700 })
-  } catch (error) {
-    throw new RfaasError(
-      'ERR_RFAAS_INVALID_ARGUMENT',
-      `dataDir ${path} cannot be created (${(error as Error).message}): choose a directory that this user may write`,
-      { cause: error, field: 'dataDir', value: path },
-    )
   }
 }
