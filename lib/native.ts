@@ -6,11 +6,11 @@
 // count or a negative errno and never throws.
 import { existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { dirname, join } from 'node:path'
+import { join } from 'node:path'
 import { arch, platform, version } from 'node:process'
-import { fileURLToPath } from 'node:url'
 
 import { RfaasError } from './errors.js'
+import { packageRoot } from './package-root.js'
 
 /** Byte offsets of a record's fields: offsetof() of the C++ struct, so neither side can drift. */
 export type RecordLayout<Field extends string> = Readonly<Record<'size' | Field, number>>
@@ -326,12 +326,10 @@ function load(): NativeAddon {
   return addon
 }
 
-/** This file runs as lib/native.ts and as dist/lib/native.js. */
 function find(): string {
-  const here = dirname(fileURLToPath(import.meta.url))
-  const roots = [join(here, '..'), join(here, '..', '..')]
-  const root = roots.find((folder) => existsSync(join(folder, 'package.json'))) ?? here
-  const candidates = ['Release', 'Debug'].map((kind) => join(root, 'build', kind, 'rfaas.node'))
+  const candidates = ['Release', 'Debug'].map((kind) =>
+    join(packageRoot(), 'build', kind, 'rfaas.node'),
+  )
   const found = candidates.find((file) => existsSync(file))
   if (found === undefined) throw unavailable(`neither of ${candidates.join(', ')} exists`)
   return found

@@ -1,7 +1,6 @@
 // The server side of the control plane, the same for every manager: Fastify with the messages'
 // schemas, one shape for every error, and what an operator expects (/healthz, /metrics,
 // /openapi.json). The managers add only their routes.
-import { readFileSync } from 'node:fs'
 import { STATUS_CODES, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import swagger from '@fastify/swagger'
@@ -16,6 +15,7 @@ import {
 import { collectDefaultMetrics, Histogram, Registry } from 'prom-client'
 import { Type, type TSchema } from 'typebox'
 import { RfaasError, invalidArgument, type ErrorCode } from '../errors.js'
+import { packageVersion } from '../package-root.js'
 import { checkArgument } from './check.js'
 import type { Logger } from './log.js'
 import { ErrorBody } from './schemas.js'
@@ -372,17 +372,4 @@ class SseStream implements EventStream {
     this.#raw.destroy()
     return false
   }
-}
-
-/** From the nearest package.json above: this file runs both as source and compiled into dist/. */
-function packageVersion(): string {
-  for (const up of ['../../', '../../../']) {
-    try {
-      const text = readFileSync(new URL(`${up}package.json`, import.meta.url), 'utf8')
-      return (JSON.parse(text) as { version: string }).version
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
-    }
-  }
-  throw new RfaasError('ERR_RFAAS_INTERNAL', 'the package is incomplete: package.json is missing')
 }
