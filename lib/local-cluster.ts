@@ -1,4 +1,5 @@
-// A whole cluster of one node in this process: for a laptop, for tests, for `rfaas up`.
+// `rfaas/local-cluster`: a whole cluster of one node in this process, for a laptop, for tests, for
+// `rfaas up`.
 //
 // It stands above the managers, which lib/ otherwise knows nothing of: together with lib/cli it is
 // where the parts are put together, and it loads them when it is called.
