@@ -253,13 +253,15 @@ bool ClientChannel::take(const fabric::Completion& completion, CallOutcome* out)
         return false;
     }
     const uint32_t slot = wire::reply_slot(completion.immediate);
-    fabric::ReceiveRequest receive;
-    receive.id = index;
-    if (worker.pair->post_receive(receive) < 0 || slot >= worker.taken.size() ||
-        worker.taken[slot] == 0) [[unlikely]] {
+    if (slot >= worker.taken.size() || worker.taken[slot] == 0) [[unlikely]] {
         lose(index);  // a reply that nobody asked for
         return false;
     }
+    // Fails when the connection has ended behind this reply, which is none the worse for it; the
+    // receives that are flushed then tell of the end.
+    fabric::ReceiveRequest receive;
+    receive.id = index;
+    (void)worker.pair->post_receive(receive);
     worker.taken[slot] = 0;
     --in_flight_;
     out->worker = index;

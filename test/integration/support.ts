@@ -44,6 +44,8 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
     port: 0,
     dataDir: join(dataDir, 'resource-manager'),
     heartbeatMs: 200,
+    // An emulated machine may not come to a heartbeat for a while.
+    nodeTimeoutMs: 20_000,
     logLevel: 'silent',
     ...options.resourceManager,
   })
