@@ -223,6 +223,11 @@ class Listener {
     [[nodiscard]] virtual int fd() const = 0;  // readable when next() may have something
     // 0 and a request, -EAGAIN when there is none. Garbage and timed-out peers are dropped here.
     [[nodiscard]] virtual int next(std::unique_ptr<ConnectionRequest>* out) = 0;
+    // How many were dropped so far.
+    [[nodiscard]] uint64_t dropped() const { return dropped_; }
+
+  protected:
+    uint64_t dropped_ = 0;
 };
 
 class Device {

@@ -84,6 +84,10 @@ int WorkerChannel::open(const WorkerOptions& options, std::string* reason) {
 void WorkerChannel::serve_connections() {
     std::unique_ptr<fabric::ConnectionRequest> request;
     while (listener_->next(&request) == 0) admit(std::move(request));
+    if (listener_->dropped() != dropped_) [[unlikely]] {
+        dropped_ = listener_->dropped();
+        events_->refused("unknown", "it does not speak the fabric's protocol");
+    }
     if (pair_ == nullptr) return;
     std::vector<uint8_t> data;
     switch (pair_->next_event(&data)) {

@@ -109,6 +109,7 @@ class WorkerChannel {
     std::deque<fabric::Completion> arrived_;  // polled while something else was waited for
     uint32_t unsignaled_ = 0;
     uint32_t idle_looks_ = 0;
+    uint64_t dropped_ = 0;  // of listener_->dropped(), told already
 };
 
 }  // namespace rfaas::invocation

@@ -152,7 +152,8 @@ class ShmListener final : public Listener {
             if (received != Received::kMessage || hello.type != MessageType::kHello ||
                 fds.size() != 2 || !hello.shape.valid() ||
                 hello.private_bytes > kMaxRequestPrivate) {
-                continue;  // not one of us, or too slow: closing the socket is the answer
+                ++dropped_;  // not one of us, or too slow: closing the socket is the answer
+                continue;
             }
             *out = std::make_unique<ShmConnectionRequest>(device_, std::move(answered.socket),
                                                           hello, std::move(fds[0]),

@@ -199,6 +199,7 @@ class VerbsListener final : public Listener {
             const bool ours = cm->get()->verbs == device_->context();
             if (!ours || !decode_private(event.data, &data)) {
                 (void)rdma_reject(cm->get(), nullptr, 0);
+                ++dropped_;
                 continue;
             }
             event.id = nullptr;

@@ -75,7 +75,9 @@ int64_t overrun(const void*, size_t, void* output, size_t capacity, rfaas_contex
 }
 
 int64_t loop(const void*, size_t, void*, size_t, rfaas_context*) {
-    for (volatile int i = 0;; i = i + 1) {
+    static volatile int turns;
+    for (;;) {
+        turns = 1;
     }
 }
 
