@@ -203,6 +203,8 @@ export class Registration {
           if (report.kind === 'active') end(lease, 'lost')
         } else {
           logger.debug({ lease, reason: messageOf(error) }, 'report not delivered yet')
+          // It may not know us when it comes back: we introduce ourselves before we report.
+          this.#registered = false
           return
         }
       }

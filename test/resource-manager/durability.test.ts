@@ -303,7 +303,7 @@ describe('the data directory', () => {
       expect.objectContaining({
         code: 'ERR_RFAAS_INVALID_ARGUMENT',
         field: 'dataDir',
-        message: expect.stringMatching(/ENOTDIR.*choose a directory/) as string,
+        message: expect.stringMatching(/is not a folder: name a folder/) as string,
       }),
     )
   })
