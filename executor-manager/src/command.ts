@@ -1,8 +1,7 @@
 // The command line of the executor manager: flags and a JSON config file with the same names.
-import { readFileSync } from 'node:fs'
-import { Command, InvalidArgumentError, Option } from 'commander'
+import { Command, Option } from 'commander'
+import { serve, toPort, withConfig } from '../../lib/control/command.js'
 import { logLevels } from '../../lib/control/log.js'
-import { RfaasError, invalidArgument } from '../../lib/errors.js'
 import type { ExecutorManagerOptions } from './config.js'
 import { startExecutorManager } from './index.js'
 
@@ -52,50 +51,12 @@ export function executorManagerCommand(): Command {
     .option('--allow-remote', 'listen on an address that other hosts can reach')
     .addOption(new Option('--log-level <level>', 'least severity to log').choices(logLevels))
     .option('--config <file>', 'JSON object with these options; flags win')
-    .action(async (flags: ExecutorManagerOptions & { config?: string }) => {
-      const { config, ...given } = flags
-      const options = { ...(config === undefined ? {} : readConfig(config)), ...given }
-      // Before the start: a signal that comes early must not leave the start half done.
-      const signalled = new Promise((resolve) => {
-        process.once('SIGTERM', resolve)
-        process.once('SIGINT', resolve)
-      })
-      const manager = await startExecutorManager(options)
-      // One line for scripts: the port may have been chosen by the system.
-      process.stdout.write(`${manager.url}\n`)
-      await signalled
-      await manager.close()
-    })
-}
-
-function toPort(text: string): number {
-  if (!/^\d{1,5}$/.test(text)) throw new InvalidArgumentError('must be an integer from 0 to 65535')
-  return Number(text)
+    .action((flags: ExecutorManagerOptions & { config?: string }) =>
+      serve(() => startExecutorManager(withConfig<ExecutorManagerOptions>(flags, names))),
+    )
 }
 
 /** A number alone is a count; one core by its id is written 3-3. */
 function toCores(text: string): number | string {
   return /^\d+$/.test(text) ? Number(text) : text
-}
-
-function readConfig(path: string): ExecutorManagerOptions {
-  let value: unknown
-  try {
-    value = JSON.parse(readFileSync(path, 'utf8'))
-  } catch (error) {
-    throw new RfaasError(
-      'ERR_RFAAS_INVALID_ARGUMENT',
-      `config file ${path} cannot be used: ${(error as Error).message}`,
-      { cause: error, field: 'config', value: path },
-    )
-  }
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    throw invalidArgument('config', value, 'a JSON object')
-  }
-  for (const key of Object.keys(value)) {
-    if (!(names as readonly string[]).includes(key)) {
-      throw invalidArgument(`a key of ${path}`, key, `one of ${names.join(', ')}`)
-    }
-  }
-  return value as ExecutorManagerOptions
 }
