@@ -334,7 +334,10 @@ void WorkerChannel::post(fabric::SendRequest& request) {
     const uint32_t length = request.segments[0].length;
     if (length != 0 && length <= pair_->inline_bytes()) request.flags |= fabric::kInline;
     int rc = pair_->post_send(request);
-    while (rc == -EAGAIN && drain()) rc = pair_->post_send(request);
+    // A client that takes no answers for so long is as good as gone.
+    constexpr uint64_t kPatienceNs = 5'000'000'000;
+    Spinner spinner(kPatienceNs);
+    while (rc == -EAGAIN && drain() && spinner.wait()) rc = pair_->post_send(request);
     if (rc < 0) drop_client();
 }
 

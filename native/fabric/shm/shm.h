@@ -13,28 +13,11 @@
 #include <vector>
 
 #include "core/time.h"
+#include "core/unique_fd.h"
 #include "fabric/fabric.h"
 #include "fabric/shm/shm_layout.h"
 
 namespace rfaas::fabric::shm {
-
-class UniqueFd {
-  public:
-    UniqueFd() = default;
-    explicit UniqueFd(int fd) : fd_(fd) {}
-    UniqueFd(UniqueFd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-    UniqueFd& operator=(UniqueFd&& other) noexcept {
-        if (this != &other) reset(std::exchange(other.fd_, -1));
-        return *this;
-    }
-    ~UniqueFd() { reset(); }
-    void reset(int fd = -1);
-    [[nodiscard]] int get() const { return fd_; }
-    [[nodiscard]] bool valid() const { return fd_ >= 0; }
-
-  private:
-    int fd_ = -1;
-};
 
 // A mapping of a sealed memfd.
 class Pages {

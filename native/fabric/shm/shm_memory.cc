@@ -11,11 +11,6 @@
 
 namespace rfaas::fabric::shm {
 
-void UniqueFd::reset(int fd) {
-    if (fd_ >= 0) ::close(fd_);
-    fd_ = fd;
-}
-
 Pages& Pages::operator=(Pages&& other) noexcept {
     if (this != &other) {
         unmap();

@@ -20,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/unique_fd.h"
 #include "fabric/fabric.h"
 
 namespace rfaas::fabric::verbs {
@@ -32,24 +33,6 @@ inline constexpr size_t kMaxReplyPrivate = 148 - 1;
 [[nodiscard]] std::vector<uint8_t> encode_private(const void* data, size_t bytes);
 // False when what a peer sent is not such a record.
 [[nodiscard]] bool decode_private(const std::vector<uint8_t>& padded, std::vector<uint8_t>* out);
-
-class UniqueFd {
-  public:
-    UniqueFd() = default;
-    explicit UniqueFd(int fd) : fd_(fd) {}
-    UniqueFd(UniqueFd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-    UniqueFd& operator=(UniqueFd&& other) noexcept {
-        if (this != &other) reset(std::exchange(other.fd_, -1));
-        return *this;
-    }
-    ~UniqueFd() { reset(); }
-    void reset(int fd = -1);
-    [[nodiscard]] int get() const { return fd_; }
-    [[nodiscard]] bool valid() const { return fd_ >= 0; }
-
-  private:
-    int fd_ = -1;
-};
 
 // verbs_address.cc
 struct Address {

@@ -42,11 +42,6 @@ rdma_conn_param parameters(uint32_t number, const QueuePairOptions& options,
 
 }  // namespace
 
-void UniqueFd::reset(int fd) {
-    if (fd_ >= 0) ::close(fd_);
-    fd_ = fd;
-}
-
 std::vector<uint8_t> encode_private(const void* data, size_t bytes) {
     std::vector<uint8_t> encoded(1 + bytes);
     encoded[0] = static_cast<uint8_t>(bytes);
