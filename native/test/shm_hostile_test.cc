@@ -17,6 +17,7 @@ namespace rfaas::fabric {
 
 namespace {
 
+using rfaas::UniqueFd;
 using shm::Descriptor;
 using shm::KeyTable;
 using shm::Message;
@@ -24,7 +25,6 @@ using shm::MessageType;
 using shm::Pages;
 using shm::QueueControl;
 using shm::QueueShape;
-using shm::UniqueFd;
 
 sockaddr_un name_of(const std::string& path) {
     sockaddr_un address = {};
