@@ -1,11 +1,7 @@
 // The public API of rfaas. The fabric has an entry of its own: rfaas/fabric.
 export { Client, type ClientOptions, type LeaseOptions, type Usage } from './client/client.js'
 export { Lease, type DeployOptions, type LeaseEvents } from './client/lease.js'
-export {
-  Functions,
-  type CallOptions,
-  type InvokeOptions,
-  type MapOptions,
-} from './client/functions.js'
+export { Functions } from './client/functions.js'
+export type { CallOptions, InvokeOptions, MapOptions } from './client/call-options.js'
 export { RfaasError, type ErrorCode, type ErrorDetails } from './errors.js'
 export type { LeaseInfo, LeaseState, NodeInfo } from './control/schemas.js'

@@ -6,62 +6,44 @@
 import type { ExecutorInfo, WorkerEndpoint } from '../control/schemas.js'
 import { invalidArgument, RfaasError } from '../errors.js'
 import { native, type NativeDevice, type NativeInvoker } from '../native.js'
+import {
+  defaultTimeoutMs,
+  timeoutOf,
+  type CallOptions,
+  type InvokeOptions,
+  type MapOptions,
+} from './call-options.js'
+import {
+  iFunction,
+  iInputLength,
+  iInputOffset,
+  iInputRegion,
+  iOutcomes,
+  iOutputCapacity,
+  iOutputOffset,
+  iOutputRegion,
+  iPatience,
+  iResultLength,
+  iSlot,
+  iTimeout,
+  iWorker,
+  oLength,
+  oSlot,
+  oStatus,
+  outcomeWords,
+  oWorker,
+} from './call-record.js'
 import { CallMemory, type Place } from './memory.js'
 import { callError, sendError } from './outcome.js'
+import { Staging } from './staging.js'
 import { WaitingCalls, type Waiting } from './waiting.js'
+import { WorkerConnection } from './worker-connection.js'
 
-const { callRecord, outcomeRecord, callStatuses, workerDown } = native.constants
-const word = (layout: typeof callRecord | typeof outcomeRecord, offset: number): number => {
-  if (offset % 4 !== 0 || offset >= layout.size) throw new RangeError('a record is not of words')
-  return offset / 4
-}
-const iWorker = word(callRecord, callRecord.worker)
-const iSlot = word(callRecord, callRecord.slot)
-const iFunction = word(callRecord, callRecord.function)
-const iInputRegion = word(callRecord, callRecord.inputRegion)
-const iInputOffset = word(callRecord, callRecord.inputOffset)
-const iInputLength = word(callRecord, callRecord.inputLength)
-const iOutputRegion = word(callRecord, callRecord.outputRegion)
-const iOutputOffset = word(callRecord, callRecord.outputOffset)
-const iOutputCapacity = word(callRecord, callRecord.outputCapacity)
-const iTimeout = word(callRecord, callRecord.timeoutUs)
-const iPatience = word(callRecord, callRecord.patienceUs)
-const iResultLength = word(callRecord, callRecord.resultLength)
-const iOutcomes = word(callRecord, callRecord.outcomes)
-const outcomeWords = outcomeRecord.size / 4
-const oWorker = outcomeRecord.worker / 4
-const oSlot = outcomeRecord.slot / 4
-const oStatus = outcomeRecord.status / 4
-const oLength = outcomeRecord.length / 4
-
+const { callStatuses, workerDown } = native.constants
 const { ok, workerLost } = callStatuses
 
-/** A call's time when the caller sets none. */
-export const defaultTimeoutMs = 30_000
 // The worker enforces a deadline and says so; only if it cannot does the client, a little later.
 const graceUs = 50_000
-const maxTimeoutMs = 3_600_000
-const connectTimeoutMs = 10_000
-// How long a lost call waits to hear from the executor manager what became of its worker.
-const causeTimeoutMs = 1_000
-const firstReconnectMs = 200
-const lastReconnectMs = 5_000
-const alignment = 64
-
-export interface CallOptions {
-  /** Default 30 s, at most an hour. */
-  timeoutMs?: number
-}
-
-export interface InvokeOptions extends CallOptions {
-  /** Stops the waiting. The function may still run, and its result is dropped. */
-  signal?: AbortSignal
-}
-
-export interface MapOptions extends InvokeOptions {
-  /** Calls in flight at once; default: as many as the workers have slots. */
-  concurrency?: number
-}
 
 export interface FunctionsSettings {
   slots: number
@@ -69,19 +51,6 @@ export interface FunctionsSettings {
   outputBytes: number
   /** How long the event loop polls for results after the last one before it sleeps. */
   hotWaitMs: number
-}
-
-interface WorkerState {
-  /** Slots without a call. */
-  free: number[]
-  /** By slot: the call that waits for its outcome; undefined for one whose caller has gone. */
-  calls: (Waiting | undefined)[]
-  connected: boolean
-  endpoint: WorkerEndpoint
-  reconnecting: NodeJS.Timeout | undefined
-  cancelConnect: (() => void) | undefined
-  /** This worker's slots of inputs and outputs, for bytes that are not registered. */
-  staging: { index: number; bytes: Uint8Array } | undefined
 }
 
 /** Made by `Lease.deploy`. */
@@ -94,12 +63,9 @@ export class Functions {
   readonly #memory: CallMemory
   readonly #record: Uint32Array
   readonly #indices: ReadonlyMap<string, number>
-  readonly #workers: WorkerState[]
+  readonly #workers: readonly WorkerConnection[]
   readonly #waiting: WaitingCalls
   readonly #onClose: (functions: Functions) => Promise<void>
-  readonly #causes = new Map<number, PromiseWithResolvers<string>>()
-  readonly #inputStride: number
-  readonly #outputStride: number
   #closed: RfaasError | undefined
   #closing: Promise<void> | undefined
   // The last name and views that a synchronous call used, and where they lie: most programs use the
@@ -126,18 +92,12 @@ export class Functions {
     this.#invoker = native.createInvoker(device, executor.workers.length, settings.slots)
     this.#record = new Uint32Array(this.#invoker.record)
     this.#memory = new CallMemory(device, this.#invoker)
-    const round = (bytes: number): number => Math.ceil(bytes / alignment) * alignment
-    this.#inputStride = round(settings.payloadBytes)
-    this.#outputStride = round(settings.outputBytes)
-    this.#workers = executor.workers.map((endpoint) => ({
-      free: Array.from({ length: settings.slots }, (_, i) => settings.slots - 1 - i),
-      calls: new Array<Waiting | undefined>(settings.slots),
-      connected: false,
-      endpoint,
-      reconnecting: undefined,
-      cancelConnect: undefined,
-      staging: undefined,
-    }))
+    const { slots, payloadBytes, outputBytes } = settings
+    this.#workers = executor.workers.map((endpoint) => {
+      const staging = new Staging(this.#memory, slots, payloadBytes, outputBytes)
+      const onConnected = (): void => this.#waiting.pump()
+      return new WorkerConnection(this.#invoker, endpoint, slots, staging, onConnected)
+    })
     this.#waiting = new WaitingCalls((call) => this.#send(call))
   }
 
@@ -150,7 +110,7 @@ export class Functions {
   ): Promise<Functions> {
     const functions = new Functions(device, executor, settings, onClose)
     try {
-      await Promise.all(executor.workers.map((endpoint) => functions.#connect(endpoint)))
+      await Promise.all(functions.#workers.map((worker) => worker.connect()))
     } catch (error) {
       functions.#invoker.close()
       throw error
@@ -185,8 +145,8 @@ export class Functions {
     const timeoutUs = options === undefined ? defaultTimeoutMs * 1000 : timeoutOf(options)
     let worker = this.#closed === undefined ? this.#pick() : -1
     if (worker < 0) worker = this.#spinForSlot(name, timeoutUs)
-    const state = this.#workers[worker] as WorkerState
-    const slot = state.free.pop() as number
+    const connection = this.#workers[worker] as WorkerConnection
+    const slot = connection.free.pop() as number
 
     record[iWorker] = worker
     record[iSlot] = slot
@@ -204,7 +164,7 @@ export class Functions {
       record[iInputOffset] = from.offset
       record[iInputLength] = from.length
     } else {
-      this.#stageInput(state, slot, input)
+      this.#stageInput(connection, slot, input)
     }
     if (output !== this.#lastOutput) {
       this.#lastOutputPlace = this.#memory.find(output)
@@ -216,17 +176,18 @@ export class Functions {
       record[iOutputOffset] = to.offset
       record[iOutputCapacity] = to.length
     } else {
-      this.#stageOutput(state, slot, Math.min(output.byteLength, this.#settings.outputBytes))
+      const capacity = Math.min(output.byteLength, this.#settings.outputBytes)
+      connection.staging.nameOutput(record, slot, capacity)
     }
 
     const status = this.#invoker.call()
     const length = record[iResultLength] ?? 0
     if (status === ok) {
-      state.free.push(slot)
-      if (to === undefined) output.set(this.#stagedOutput(state, slot, length))
+      connection.free.push(slot)
+      if (to === undefined) output.set(connection.staging.output(slot, length))
       return length
     }
-    return this.#failSync(name, state, worker, slot, status, length)
+    return this.#failSync(name, connection, worker, slot, status, length)
   }
 
   /** Calls `name` and resolves with a copy of its result. Waits for a free slot if there is none. */
@@ -293,13 +254,9 @@ export class Functions {
   destroy(error = new RfaasError('ERR_RFAAS_CLOSED', 'the functions are closed')): void {
     if (this.#closed) return
     this.#closed = error
-    for (const state of this.#workers) {
-      clearTimeout(state.reconnecting)
-      state.cancelConnect?.()
-    }
+    for (const worker of this.#workers) worker.close()
     this.#invoker.close()
     this.#waiting.close(error)
-    for (const cause of this.#causes.values()) cause.resolve('')
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -318,7 +275,7 @@ export class Functions {
   /** @internal */
   workerLost(worker: number, cause: string): void {
     if (this.#closed) return
-    this.#cause(worker).resolve(cause)
+    this.#workers[worker]?.tellCause(cause)
     // What it answered before it ended is still to be had; the rest ends with the connection.
     this.#onOutcomes(this.#invoker.poll())
     this.#invoker.disconnect(worker)
@@ -327,65 +284,9 @@ export class Functions {
 
   /** @internal */
   async workerReady(endpoint: WorkerEndpoint): Promise<void> {
-    const state = this.#workers[endpoint.worker]
-    if (this.#closed || state === undefined || state.connected) return
-    state.endpoint = endpoint
-    clearTimeout(state.reconnecting)
-    await this.#connect(endpoint)
-    this.#waiting.pump()
-  }
-
-  /** A connection can break without its worker: then the worker listens still. If the worker ended,
-   * the executor manager tells where the next one is, and this here fails meanwhile. */
-  #reconnect(state: WorkerState, delayMs = firstReconnectMs): void {
-    state.reconnecting = setTimeout(() => {
-      if (this.#closed || state.connected) return
-      this.#connect(state.endpoint).then(
-        () => this.#waiting.pump(),
-        () => {
-          if (!this.#closed) this.#reconnect(state, Math.min(2 * delayMs, lastReconnectMs))
-        },
-      )
-    }, delayMs)
-    state.reconnecting.unref()
-  }
-
-  // ── connections ─────────────────────────────────────────────────────────────────────────────
-
-  async #connect(endpoint: WorkerEndpoint): Promise<void> {
-    const state = this.#workers[endpoint.worker]
-    if (state === undefined) {
-      throw new RfaasError('ERR_RFAAS_PROTOCOL', `there is no worker ${endpoint.worker}`)
-    }
-    const ticket = Buffer.from(endpoint.ticket, 'hex')
-    const { promise, resolve, reject } = withResolvers<null>()
-    // The invoker has one connection per worker: a later attempt replaces this one.
-    state.cancelConnect?.()
-    state.cancelConnect = () => reject(this.#unreachable(endpoint, 'there is a newer attempt'))
-    const timer = setTimeout(() => {
-      this.#invoker.disconnect(endpoint.worker)
-      reject(this.#unreachable(endpoint, `no answer within ${connectTimeoutMs} ms`))
-    }, connectTimeoutMs)
-    promise.finally(() => clearTimeout(timer)).catch(() => undefined)
-    try {
-      this.#invoker.connect(endpoint.worker, endpoint.address, ticket, (reason) => {
-        if (reason === null) resolve(null)
-        else reject(this.#unreachable(endpoint, reason))
-      })
-    } catch (error) {
-      reject(error)
-    }
-    await promise
-    state.cancelConnect = undefined
-    state.connected = true
-    this.#causes.delete(endpoint.worker)
-  }
-
-  #unreachable(endpoint: WorkerEndpoint, reason: string): RfaasError {
-    return new RfaasError(
-      'ERR_RFAAS_UNAVAILABLE',
-      `worker ${endpoint.worker} at ${endpoint.address} cannot be reached: ${reason}`,
-    )
+    const worker = this.#workers[endpoint.worker]
+    if (this.#closed || worker === undefined || worker.connected) return
+    await worker.connect(endpoint)
   }
 
   // ── calls ───────────────────────────────────────────────────────────────────────────────────
@@ -396,10 +297,10 @@ export class Functions {
     let most = 0
     const workers = this.#workers
     for (let i = 0; i < workers.length; ++i) {
-      const state = workers[i]
-      if (state !== undefined && state.connected && state.free.length > most) {
+      const worker = workers[i]
+      if (worker !== undefined && worker.connected && worker.free.length > most) {
         best = i
-        most = state.free.length
+        most = worker.free.length
         if (most === this.#settings.slots) break
       }
     }
@@ -411,7 +312,7 @@ export class Functions {
     if (this.#closed) throw this.#closed
     const deadline = performance.now() + timeoutUs / 1000
     for (;;) {
-      if (!this.#workers.some((state) => state.connected)) throw sendError(name, -107)
+      if (!this.#workers.some(({ connected }) => connected)) throw sendError(name, -107)
       this.#takeOutcomes(this.#invoker.poll())
       const worker = this.#pick()
       if (worker >= 0) {
@@ -426,9 +327,9 @@ export class Functions {
   /** False: there is no free slot now. */
   #send(call: Waiting): boolean {
     const worker = this.#pick()
-    const state = worker < 0 ? undefined : this.#workers[worker]
-    const slot = state?.free.pop()
-    if (state === undefined || slot === undefined) return false
+    const connection = worker < 0 ? undefined : this.#workers[worker]
+    const slot = connection?.free.pop()
+    if (connection === undefined || slot === undefined) return false
     const record = this.#record
     const from = this.#memory.find(call.input)
     record[iWorker] = worker
@@ -440,18 +341,18 @@ export class Functions {
       record[iInputOffset] = from.offset
       record[iInputLength] = from.length
     } else {
-      this.#stageInput(state, slot, call.input)
+      this.#stageInput(connection, slot, call.input)
     }
-    this.#stageOutput(state, slot, this.#settings.outputBytes)
+    connection.staging.nameOutput(record, slot, this.#settings.outputBytes)
     const errno = this.#invoker.submit()
     if (errno < 0) {
-      state.free.push(slot)
+      connection.free.push(slot)
       if (errno === -107)
-        state.connected = false // the loss is about to be delivered
+        connection.connected = false // the loss is about to be delivered
       else this.#waiting.reject(call, sendError(call.name, errno))
       return errno !== -107
     }
-    state.calls[slot] = call
+    connection.calls[slot] = call
     this.#attend()
     return true
   }
@@ -472,32 +373,30 @@ export class Functions {
       const slot = record[at + oSlot] ?? 0
       const status = record[at + oStatus] ?? 0
       const length = record[at + oLength] ?? 0
-      const state = this.#workers[worker]
-      if (state === undefined) continue
+      const connection = this.#workers[worker]
+      if (connection === undefined) continue
       if (slot === workerDown) {
-        state.connected = false
-        clearTimeout(state.reconnecting)
-        if (!this.#closed) this.#reconnect(state)
+        connection.down()
         continue
       }
-      const call = state.calls[slot]
-      state.calls[slot] = undefined
+      const call = connection.calls[slot]
+      connection.calls[slot] = undefined
       if (call !== undefined && !call.settled)
-        this.#settle(call, state, worker, slot, status, length)
-      state.free.push(slot)
+        this.#settle(call, connection, worker, slot, status, length)
+      connection.free.push(slot)
     }
   }
 
   #settle(
     call: Waiting,
-    state: WorkerState,
+    connection: WorkerConnection,
     worker: number,
     slot: number,
     status: number,
     length: number,
   ): void {
     if (status === ok) {
-      this.#waiting.resolve(call, this.#stagedOutput(state, slot, length).slice())
+      this.#waiting.resolve(call, connection.staging.output(slot, length).slice())
       return
     }
     const text = length === 0 ? '' : this.#invoker.errorText(worker, slot, length)
@@ -506,7 +405,7 @@ export class Functions {
       return
     }
     // The connection broke: the executor manager knows why, and says so in a moment.
-    void this.#causeOf(worker).then((cause) => {
+    void connection.causeOfEnd().then((cause) => {
       const said = cause === '' ? '' : `${cause}; the call may or may not have run`
       this.#waiting.reject(call, callError(call.name, status, said))
     })
@@ -514,41 +413,23 @@ export class Functions {
 
   #failSync(
     name: string,
-    state: WorkerState,
+    connection: WorkerConnection,
     worker: number,
     slot: number,
     status: number,
     length: number,
   ): never {
     if (status < 0) {
-      state.free.push(slot)
-      if (status === -107) state.connected = false
+      connection.free.push(slot)
+      if (status === -107) connection.connected = false
       throw sendError(name, status)
     }
     const late = status === callStatuses.deadline && length === 0
     // The worker has not answered: the slot stays taken until it does, or is lost.
     if (late) this.#attend()
-    else state.free.push(slot)
-    if (status === workerLost) state.connected = false
+    else connection.free.push(slot)
+    if (status === workerLost) connection.connected = false
     throw callError(name, status, length === 0 ? '' : this.#invoker.errorText(worker, slot, length))
-  }
-
-  #cause(worker: number): PromiseWithResolvers<string> {
-    let cause = this.#causes.get(worker)
-    if (cause === undefined) this.#causes.set(worker, (cause = withResolvers()))
-    return cause
-  }
-
-  async #causeOf(worker: number): Promise<string> {
-    let timer: NodeJS.Timeout | undefined
-    const unknown = new Promise<string>((resolve) => {
-      timer = setTimeout(resolve, causeTimeoutMs, '')
-    })
-    try {
-      return await Promise.race([this.#cause(worker).promise, unknown])
-    } finally {
-      clearTimeout(timer)
-    }
   }
 
   #indexOf(name: string): number {
@@ -575,63 +456,11 @@ export class Functions {
     )
   }
 
-  // ── staging: copies of what is not registered ───────────────────────────────────────────────
-
-  #staging(state: WorkerState): { index: number; bytes: Uint8Array } {
-    if (state.staging === undefined) {
-      const perSlot = this.#inputStride + this.#outputStride
-      const { index, buffer } = this.#memory.region(perSlot * this.#settings.slots)
-      state.staging = { index, bytes: new Uint8Array(buffer) }
-    }
-    return state.staging
-  }
-
-  #stageInput(state: WorkerState, slot: number, input: Uint8Array): void {
+  #stageInput(connection: WorkerConnection, slot: number, input: Uint8Array): void {
     if (input.byteLength > this.#settings.payloadBytes) {
-      state.free.push(slot)
+      connection.free.push(slot)
       throw this.#tooLarge('invoke', input)
     }
-    const staging = this.#staging(state)
-    const offset = slot * (this.#inputStride + this.#outputStride)
-    staging.bytes.set(input, offset)
-    this.#record[iInputRegion] = staging.index
-    this.#record[iInputOffset] = offset
-    this.#record[iInputLength] = input.byteLength
+    connection.staging.putInput(this.#record, slot, input)
   }
-
-  #stageOutput(state: WorkerState, slot: number, capacity: number): void {
-    this.#record[iOutputRegion] = this.#staging(state).index
-    this.#record[iOutputOffset] =
-      slot * (this.#inputStride + this.#outputStride) + this.#inputStride
-    this.#record[iOutputCapacity] = capacity
-  }
-
-  #stagedOutput(state: WorkerState, slot: number, length: number): Uint8Array {
-    const begin = slot * (this.#inputStride + this.#outputStride) + this.#inputStride
-    return this.#staging(state).bytes.subarray(begin, begin + length)
-  }
-}
-
-function timeoutOf({ timeoutMs = defaultTimeoutMs }: CallOptions): number {
-  if (!(timeoutMs > 0 && timeoutMs <= maxTimeoutMs)) {
-    throw invalidArgument('timeoutMs', timeoutMs, `a number above 0 and at most ${maxTimeoutMs}`)
-  }
-  return Math.ceil(timeoutMs * 1000)
-}
-
-interface PromiseWithResolvers<T> {
-  promise: Promise<T>
-  resolve: (value: T) => void
-  reject: (reason: unknown) => void
-}
-
-/** `Promise.withResolvers`, which Node 20 does not have. */
-function withResolvers<T>(): PromiseWithResolvers<T> {
-  let resolve!: (value: T) => void
-  let reject!: (reason: unknown) => void
-  const promise = new Promise<T>((yes, no) => {
-    resolve = yes
-    reject = no
-  })
-  return { promise, resolve, reject }
 }

@@ -1,0 +1,31 @@
+// Where in the invoker's record of 32-bit words the fields lie: one request, then outcomes. Constants
+// of this module and not fields of an object, because a call writes ten of them.
+import { native } from '../native.js'
+
+const { callRecord, outcomeRecord } = native.constants
+
+const word = (layout: typeof callRecord | typeof outcomeRecord, offset: number): number => {
+  if (offset % 4 !== 0 || offset >= layout.size) throw new RangeError('a record is not of words')
+  return offset / 4
+}
+
+export const iWorker = word(callRecord, callRecord.worker)
+export const iSlot = word(callRecord, callRecord.slot)
+export const iFunction = word(callRecord, callRecord.function)
+export const iInputRegion = word(callRecord, callRecord.inputRegion)
+export const iInputOffset = word(callRecord, callRecord.inputOffset)
+export const iInputLength = word(callRecord, callRecord.inputLength)
+export const iOutputRegion = word(callRecord, callRecord.outputRegion)
+export const iOutputOffset = word(callRecord, callRecord.outputOffset)
+export const iOutputCapacity = word(callRecord, callRecord.outputCapacity)
+export const iTimeout = word(callRecord, callRecord.timeoutUs)
+export const iPatience = word(callRecord, callRecord.patienceUs)
+export const iResultLength = word(callRecord, callRecord.resultLength)
+export const iOutcomes = word(callRecord, callRecord.outcomes)
+
+/** Words of one outcome, and its fields from its begin. */
+export const outcomeWords = outcomeRecord.size / 4
+export const oWorker = word(outcomeRecord, outcomeRecord.worker)
+export const oSlot = word(outcomeRecord, outcomeRecord.slot)
+export const oStatus = word(outcomeRecord, outcomeRecord.status)
+export const oLength = word(outcomeRecord, outcomeRecord.length)
