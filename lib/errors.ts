@@ -7,9 +7,12 @@ export type ErrorCode =
   | 'ERR_RFAAS_UNAVAILABLE' // a manager cannot be reached
   | 'ERR_RFAAS_PROTOCOL' // the other side answered nonsense or speaks another version
   | 'ERR_RFAAS_UNAUTHORIZED' // token missing, forged, expired or for something else
+  | 'ERR_RFAAS_FORBIDDEN' // whoever asks is known, and may not do this
   | 'ERR_RFAAS_NOT_FOUND' // no such lease, node, package, executor
   | 'ERR_RFAAS_NO_CAPACITY' // no node has the cores and memory that were asked for
+  | 'ERR_RFAAS_QUOTA' // the tenant would hold more than it may
   | 'ERR_RFAAS_LEASE_ENDED' // expired, released or revoked; the call did not run
+  | 'ERR_RFAAS_LEASE_REVOKED' // the lease is being taken back; the call did not run
   | 'ERR_RFAAS_FABRIC' // a fabric operation failed; see `errno` and `syscall`
   | 'ERR_RFAAS_FABRIC_UNAVAILABLE' // the provider or device cannot be used on this host
   | 'ERR_RFAAS_PACKAGE' // the function package cannot be loaded
@@ -35,6 +38,8 @@ export interface ErrorDetails extends ErrorOptions {
   syscall?: string
   /** HTTP status, where the error came from or goes to HTTP. */
   status?: number
+  /** Of a call: false when the function certainly did not run, true when nobody can tell. */
+  mayHaveRun?: boolean
 }
 
 const brand = Symbol.for('rfaas.error')
@@ -48,6 +53,7 @@ export class RfaasError extends Error {
   readonly errno?: number
   readonly syscall?: string
   readonly status?: number
+  readonly mayHaveRun?: boolean
 
   constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {
     const { cause, ...rest } = details

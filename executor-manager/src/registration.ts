@@ -132,11 +132,11 @@ export class Registration {
 
   async #heartbeat(): Promise<boolean> {
     const { describe, end, logger } = this.#options
-    const { name, leases } = describe()
+    const { name, hostId, leases } = describe()
     try {
       const reply = await request(this.#url(`/v1/nodes/${name}/heartbeat`), {
         method: 'POST',
-        body: { leases },
+        body: { hostId, leases },
         schema: HeartbeatReply,
         signal: this.#stop.signal,
         timeoutMs: requestTimeoutMs,

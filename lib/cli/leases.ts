@@ -1,6 +1,7 @@
 // `rfaas leases`: who holds which cores.
 import { Command } from 'commander'
 
+import { isLive } from '../control/lease-states.js'
 import type { LeaseInfo } from '../control/schemas.js'
 import { formatBytes, formatDuration } from '../units.js'
 import { jsonOption, urlOption } from './options.js'
@@ -31,8 +32,11 @@ export function leasesCommand(): Command {
         table<LeaseInfo>(leases, [
           { title: 'LEASE', value: (lease) => lease.id },
           { title: 'STATE', value: (lease) => lease.state },
-          { title: 'NODE', value: (lease) => lease.node },
-          { title: 'CORES', value: (lease) => coreList(lease.cores) },
+          { title: 'NODE', value: ({ parts }) => parts.map(({ node }) => node).join(' ') },
+          {
+            title: 'CORES',
+            value: ({ parts }) => parts.map(({ cores }) => coreList(cores)).join(' '),
+          },
           { title: 'MEMORY', value: (lease) => formatBytes(lease.memoryBytes), right: true },
           {
             title: 'AGE',
@@ -58,7 +62,7 @@ function coreList(cores: readonly number[]): string {
 }
 
 function ends(lease: LeaseInfo, now: number): string {
-  if (lease.state !== 'granted' && lease.state !== 'active') return '-'
+  if (!isLive(lease.state)) return '-'
   return `in ${seconds(Date.parse(lease.expiresAt) - now)}`
 }
 

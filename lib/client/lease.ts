@@ -13,6 +13,7 @@ import {
   WorkerLostEvent,
   WorkerReadyEvent,
   type LeaseInfo,
+  type LeasePart,
   type NodeInfo,
 } from '../control/schemas.js'
 import { invalidArgument, RfaasError } from '../errors.js'
@@ -81,7 +82,7 @@ export class Lease extends EventEmitter<LeaseEvents> {
     this.#resourceManager = resourceManager
     this.#settings = settings
     this.#info = grant.lease
-    this.#token = grant.token
+    this.#token = tokenOf(grant)
     this.#scheduleRenewal()
   }
 
@@ -89,11 +90,11 @@ export class Lease extends EventEmitter<LeaseEvents> {
     return this.#info.id
   }
   get node(): string {
-    return this.#info.node
+    return this.#part.node
   }
   /** Numbers of the leased cores on the node. */
   get cores(): readonly number[] {
-    return this.#info.cores
+    return this.#part.cores
   }
   get memoryBytes(): number {
     return this.#info.memoryBytes
@@ -136,7 +137,7 @@ export class Lease extends EventEmitter<LeaseEvents> {
     )
     const device = native.openDevice(provider, options.device ?? '')
     try {
-      await uploadPackage(this.#info.executorManager, this.#token, code)
+      await uploadPackage(this.#part.executorManager, this.#token, code)
       this.#following ??= this.#follow()
       const executor = await request(this.#at('/v1/executors'), {
         method: 'POST',
@@ -173,12 +174,12 @@ export class Lease extends EventEmitter<LeaseEvents> {
       schema: LeaseGrant,
     })
     this.#info = grant.lease
-    this.#token = grant.token
+    this.#token = tokenOf(grant)
     // The node enforces the expiry by itself: it has to see the new token.
     await request(this.#at(`/v1/leases/${this.id}/token`), {
       method: 'PUT',
-      body: { token: grant.token },
-      token: grant.token,
+      body: { token: this.#token },
+      token: this.#token,
     })
     this.#scheduleRenewal()
     this.emit('renewed', this.expiresAt)
@@ -310,10 +311,19 @@ export class Lease extends EventEmitter<LeaseEvents> {
   }
 
   #at(path: string): string {
-    return new URL(path, this.#info.executorManager).href
+    return new URL(path, this.#part.executorManager).href
+  }
+
+  get #part(): LeasePart {
+    return this.#info.parts[0]!
   }
 
   #check(): void {
     if (this.#ended) throw this.#ended
   }
+}
+
+function tokenOf({ lease, tokens: [token] }: LeaseGrant): string {
+  if (token != null) return token
+  throw new RfaasError('ERR_RFAAS_LEASE_ENDED', `lease ${lease.id} is ${lease.state}`)
 }

@@ -18,11 +18,11 @@ export const Sha256 = Type.String({ pattern: '^[0-9a-f]{64}$' })
 
 // ── leases (client ⇄ resource manager) ────────────────────────────────────────────────────────
 
-/** granted: no executor yet. active: the node reported one. released, expired, revoked, lost: over
- * for the client, the node still has to confirm. closed: confirmed, its cores are free again. */
+/** What they mean and how they follow each other: lease-states.ts. */
 export const LeaseState = Type.Union([
   Type.Literal('granted'),
   Type.Literal('active'),
+  Type.Literal('revoking'),
   Type.Literal('released'),
   Type.Literal('expired'),
   Type.Literal('revoked'),
@@ -31,49 +31,87 @@ export const LeaseState = Type.Union([
 ])
 export type LeaseState = Static<typeof LeaseState>
 
+const duration = Type.Integer({ minimum: 1000, maximum: 7 * 24 * 3600 * 1000 })
+
 export const LeaseRequest = Type.Object(
   {
+    /** In total, over all nodes. */
     cores: Type.Integer({ minimum: 1, maximum: 4096 }),
+    /** In total; each node gives in proportion to its cores. */
     memoryBytes: Type.Integer({ minimum: 1024 * 1024, maximum: Number.MAX_SAFE_INTEGER }),
-    durationMs: Type.Integer({ minimum: 1000, maximum: 7 * 24 * 3600 * 1000 }),
+    durationMs: duration,
     /** Only on this node. */
     node: Type.Optional(identifier),
+    /** Most nodes that the cores may be spread over. Default 1. */
+    nodes: Type.Optional(Type.Integer({ minimum: 1, maximum: 1024 })),
+    /** How long to wait, first come, first served, when nothing is free. Default 0. */
+    waitMs: Type.Optional(Type.Integer({ minimum: 0, maximum: 3600 * 1000 })),
+    /** Random, made by the client: a repeated request with it is answered with the same lease. */
+    requestId: Type.Optional(Type.String({ pattern: '^[A-Za-z0-9_-]{16,64}$' })),
   },
   closed,
 )
 export type LeaseRequest = Static<typeof LeaseRequest>
 
-export const RenewRequest = Type.Object(
-  { durationMs: Type.Integer({ minimum: 1000, maximum: 7 * 24 * 3600 * 1000 }) },
-  closed,
-)
+export const RenewRequest = Type.Object({ durationMs: duration }, closed)
 export type RenewRequest = Static<typeof RenewRequest>
 
-export const LeaseInfo = Type.Object(
+export const RevokeRequest = Type.Object(
   {
+    /** How long running calls may go on; 0 ends the lease at once. Default 30 s. */
+    noticeMs: Type.Optional(Type.Integer({ minimum: 0, maximum: 24 * 3600 * 1000 })),
+  },
+  closed,
+)
+export type RevokeRequest = Static<typeof RevokeRequest>
+
+/** What a lease has on one node: to that node's executor manager it is a lease of its own. */
+export const LeasePart = Type.Object(
+  {
+    /** `lease` in its token; the lease's own id when it is the only part. */
     id: identifier,
-    state: LeaseState,
-    tenant: identifier,
     node: identifier,
     /** Base URL of the node's executor manager. */
     executorManager: Type.String({ format: 'uri' }),
     cores: coreIds,
     memoryBytes: bytes,
+    state: LeaseState,
+  },
+  closed,
+)
+export type LeasePart = Static<typeof LeasePart>
+
+export const LeaseInfo = Type.Object(
+  {
+    id: identifier,
+    /** Of the part that has most of its life left: a part may be over before the others. */
+    state: LeaseState,
+    tenant: identifier,
+    memoryBytes: bytes,
     epoch: Type.Integer({ minimum: 1 }),
     grantedAt: instant,
     expiresAt: instant,
+    parts: Type.Array(LeasePart, { minItems: 1, maxItems: 1024 }),
   },
   closed,
 )
 export type LeaseInfo = Static<typeof LeaseInfo>
 
-/** Answer to a grant and to a renewal: the token proves the lease to the executor manager. */
-export const LeaseGrant = Type.Object({ lease: LeaseInfo, token: Type.String() }, closed)
+/** Answer to a grant and to a renewal: tokens prove the lease to the executor managers. */
+export const LeaseGrant = Type.Object(
+  {
+    lease: LeaseInfo,
+    /** One for each part, in order; null for a part that is over. */
+    tokens: Type.Array(Type.Union([Type.String(), Type.Null()])),
+  },
+  closed,
+)
 export type LeaseGrant = Static<typeof LeaseGrant>
 export const LeaseList = Type.Object({ leases: Type.Array(LeaseInfo) }, closed)
 export type LeaseList = Static<typeof LeaseList>
 
-/** What a lease token says; signed by the resource manager with Ed25519 (control/token.ts). */
+/** What a lease token says; signed by the resource manager with Ed25519 (control/token.ts). `lease` is
+ * the part on `node`. */
 export const LeaseClaims = Type.Object(
   {
     lease: identifier,
@@ -113,21 +151,48 @@ export const NodeRegistration = Type.Object(
 )
 export type NodeRegistration = Static<typeof NodeRegistration>
 
+/** A lease that is taken back, and how much of the notice is left. Also the server-sent event
+ * `revoking` on a node's event stream. */
+export const RevokingEvent = Type.Object(
+  { lease: identifier, noticeMs: Type.Integer({ minimum: 0 }) },
+  closed,
+)
+export type RevokingEvent = Static<typeof RevokingEvent>
+
+/** What the resource manager repeats until the node confirms. */
+const orders = {
+  /** Its clock (control/clock.ts), Unix time in milliseconds: expiries in tokens are meant by it. */
+  nowMs: Type.Integer({ minimum: 0 }),
+  /** Leases that are over, or not of this node: end them and confirm. */
+  end: Type.Array(identifier),
+  revoking: Type.Array(RevokingEvent),
+}
+
 export const NodeWelcome = Type.Object(
   {
     /** Ed25519 public key, SPKI, PEM: checks lease tokens. */
     publicKey: Type.String(),
     heartbeatMs: Type.Integer({ minimum: 10 }),
-    /** Leases of the registration that are over: end them and confirm. */
-    end: Type.Array(identifier),
+    /** The highest epoch that was ever granted, and the leases that are live on the node. Together
+     * they are the fence: a token of this epoch or below, of another lease, is of the past. */
+    epoch: Type.Integer({ minimum: 0 }),
+    live: Type.Array(identifier),
+    ...orders,
   },
   closed,
 )
 export type NodeWelcome = Static<typeof NodeWelcome>
 
-export const NodeHeartbeat = Type.Object({ leases: Type.Array(identifier) }, closed)
+export const NodeHeartbeat = Type.Object(
+  {
+    /** As in the registration: a node that took over the name of another does not keep it alive. */
+    hostId: Type.String({ minLength: 1, maxLength: 128 }),
+    leases: Type.Array(identifier, { maxItems: 65536 }),
+  },
+  closed,
+)
 export type NodeHeartbeat = Static<typeof NodeHeartbeat>
-export const HeartbeatReply = Type.Object({ end: Type.Array(identifier) }, closed)
+export const HeartbeatReply = Type.Object(orders, closed)
 export type HeartbeatReply = Static<typeof HeartbeatReply>
 
 /** Server-sent event `end` on a node's event stream. */
@@ -259,6 +324,12 @@ export const WorkerReadyEvent = Type.Object(
 export type WorkerReadyEvent = Static<typeof WorkerReadyEvent>
 export const LeaseEndedEvent = Type.Object({ reason: Type.String() }, closed)
 export type LeaseEndedEvent = Static<typeof LeaseEndedEvent>
+/** `lease-revoking`: new calls are refused from now on, running ones may finish within the notice. */
+export const LeaseRevokingEvent = Type.Object(
+  { noticeMs: Type.Integer({ minimum: 0 }), reason: Type.String() },
+  closed,
+)
+export type LeaseRevokingEvent = Static<typeof LeaseRevokingEvent>
 
 // ── errors (every manager) ────────────────────────────────────────────────────────────────────
 

@@ -1,8 +1,8 @@
 // What a registration means for the leases that the manager has on that node. Pure: the manager
 // carries it out.
+import { isLive, isOver } from '../../lib/control/lease-states.js'
 import type { NodeRegistration } from '../../lib/control/schemas.js'
 import type { LeaseRecord } from '../stores/store.js'
-import { isLive, isOver } from './leases.js'
 
 export interface Adoption {
   /** Nothing of them is on the node any more: their cores are free. */
@@ -25,7 +25,7 @@ export function adopt(held: Iterable<LeaseRecord>, registration: NodeRegistratio
     }
     if (!isLive(lease.state)) continue
     // A granted lease has no executor yet: that the node does not list it means nothing.
-    if (lease.state === 'active' && !runs) {
+    if (lease.state !== 'granted' && !runs) {
       gone.push(lease)
       continue
     }

@@ -1,6 +1,7 @@
 // The resource manager as a library: `rfaas up` and the tests start it in their own process.
 import { createFolder } from '../../lib/control/folder.js'
 import { createLogger } from '../../lib/control/log.js'
+import { openPrincipal, type Principal } from '../../lib/control/principal.js'
 import { createServer } from '../../lib/control/server.js'
 import { firstFit } from '../schedulers/first-fit.js'
 import { openLmdbStore } from '../stores/lmdb.js'
@@ -52,8 +53,9 @@ export async function startResourceManager(
     })
     try {
       const server = await createServer({ title: 'rfaas resource manager', logger })
-      addLeaseRoutes(server, manager, createMetrics(server.registry, manager))
-      addNodeRoutes(server, manager, { publicKeyPem, heartbeatMs })
+      const principalOf = (): Principal => openPrincipal
+      addLeaseRoutes(server, manager, createMetrics(server.registry, manager), principalOf)
+      addNodeRoutes(server, manager, { publicKeyPem, heartbeatMs }, principalOf)
       const url = await server.listen(config.host, config.port)
       logger.info({ url, dataDir: config.dataDir }, 'resource manager started')
       let closing: Promise<void> | undefined

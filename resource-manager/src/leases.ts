@@ -1,56 +1,8 @@
-// Leases: the one table of their states, and the book of all that are not forgotten yet.
+// Leases: the book of all that are not forgotten yet.
 import { randomBytes } from 'node:crypto'
+import { isLive, leaseStates } from '../../lib/control/lease-states.js'
 import type { LeaseState } from '../../lib/control/schemas.js'
 import type { LeaseRecord } from '../stores/store.js'
-
-export type LeaseEvent = 'activate' | 'renew' | 'release' | 'expire' | 'revoke' | 'lose' | 'close'
-
-/** What may happen in which state, and where it leads. What is not here is refused. */
-const transitions: Record<LeaseState, Partial<Record<LeaseEvent, LeaseState>>> = {
-  granted: {
-    activate: 'active',
-    renew: 'granted',
-    release: 'released',
-    expire: 'expired',
-    revoke: 'revoked',
-    lose: 'lost',
-    close: 'closed',
-  },
-  active: {
-    activate: 'active',
-    renew: 'active',
-    release: 'released',
-    expire: 'expired',
-    revoke: 'revoked',
-    lose: 'lost',
-    close: 'closed',
-  },
-  // Over for the client; the node has to confirm. To end once more changes nothing.
-  released: { release: 'released', revoke: 'released', close: 'closed' },
-  expired: { release: 'expired', revoke: 'expired', close: 'closed' },
-  revoked: { release: 'revoked', revoke: 'revoked', close: 'closed' },
-  lost: { release: 'lost', revoke: 'lost', close: 'closed' },
-  closed: { release: 'closed', revoke: 'closed', close: 'closed' },
-}
-
-export function nextState(state: LeaseState, event: LeaseEvent): LeaseState | undefined {
-  return transitions[state][event]
-}
-
-export type LiveState = 'granted' | 'active'
-export type OverState = 'released' | 'expired' | 'revoked' | 'lost'
-
-/** The client may use it. */
-export function isLive(state: LeaseState): state is LiveState {
-  return state === 'granted' || state === 'active'
-}
-
-/** Ended, but the node has not confirmed: its cores are still taken. */
-export function isOver(state: LeaseState): state is OverState {
-  return !isLive(state) && state !== 'closed'
-}
-
-export const leaseStates = Object.keys(transitions) as LeaseState[]
 
 /** `l-` and 80 random bits in base 32: not to be guessed, short enough to be typed. */
 export function newLeaseId(): string {

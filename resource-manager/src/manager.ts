@@ -10,21 +10,23 @@ import type {
   NodeHeartbeat,
   NodeInfo,
   NodeRegistration,
+  NodeWelcome,
 } from '../../lib/control/schemas.js'
+import { isLive, isOver, nextState, type LeaseEvent } from '../../lib/control/lease-states.js'
 import type { Logger } from '../../lib/control/log.js'
+import type { Principal } from '../../lib/control/principal.js'
 import type { EventStream } from '../../lib/control/server.js'
 import { signToken } from '../../lib/control/token.js'
 import { RfaasError, invalidArgument } from '../../lib/errors.js'
 import type { Scheduler } from '../schedulers/first-fit.js'
 import type { Changes, EndReason, LeaseRecord, Store } from '../stores/store.js'
+import { requireClient, requireNode, requireOperator, sees } from './access.js'
 import { adopt } from './adoption.js'
 import { Ledger, ledgerEntry, type TenantUsage } from './ledger.js'
-import { LeaseBook, isLive, isOver, newLeaseId, nextState, type LeaseEvent } from './leases.js'
+import { LeaseBook, newLeaseId } from './leases.js'
 import { NodeTable } from './nodes.js'
-import { leaseEnded, noCapacity, notFound } from './refusals.js'
+import { leaseEnded, noCapacity, noLease, notFound } from './refusals.js'
 
-/** The only tenant until there are API keys. */
-const tenant = 'default'
 const rememberedClosedLeases = 1000
 // A node's clock and ours differ a little: a lease that it ends this shortly before its expiry by our
 // clock has expired.
@@ -82,11 +84,12 @@ export class Manager {
 
   // ── clients ─────────────────────────────────────────────────────────────────────────────────
 
-  async grant(request: LeaseRequest): Promise<LeaseGrant> {
+  async grant(principal: Principal, request: LeaseRequest): Promise<LeaseGrant> {
+    requireClient(principal)
     this.#checkDuration(request.durationMs)
     this.#expireDue()
     this.#findLostNodes()
-    if (request.node !== undefined) this.#requireNode(request.node)
+    if (request.node !== undefined) this.#requireKnown(request.node)
     const holding = (node: string): Iterable<LeaseRecord> => this.#leases.holding(node)
     const candidates = this.#nodes.candidates(holding, request.node)
     const placement = this.#options.scheduler(request, candidates)
@@ -98,7 +101,7 @@ export class Manager {
     const lease: LeaseRecord = {
       id: newLeaseId(),
       state: 'granted',
-      tenant,
+      tenant: principal.tenant,
       node: placement.node,
       cores: placement.cores,
       memoryBytes: request.memoryBytes,
@@ -111,10 +114,11 @@ export class Manager {
     return this.#grantOf(lease)
   }
 
-  async renew(id: string, durationMs: number): Promise<LeaseGrant> {
+  async renew(principal: Principal, id: string, durationMs: number): Promise<LeaseGrant> {
+    requireClient(principal)
     this.#checkDuration(durationMs)
     this.#expireDue()
-    const current = this.#requireLease(id)
+    const current = this.#requireOwn(principal, id)
     const lease: LeaseRecord = {
       ...current,
       state: this.#next(current, 'renew'),
@@ -125,24 +129,32 @@ export class Manager {
     return this.#grantOf(lease)
   }
 
-  async release(id: string): Promise<void> {
+  async release(principal: Principal, id: string): Promise<void> {
+    requireClient(principal)
     this.#expireDue()
-    await this.#end([this.#requireLease(id)], 'release')
+    await this.#end([this.#requireOwn(principal, id)], 'release')
   }
 
-  async revoke(id: string): Promise<void> {
+  async revoke(principal: Principal, id: string): Promise<void> {
+    requireOperator(principal)
     this.#expireDue()
-    await this.#end([this.#requireLease(id)], 'revoke')
+    await this.#end([this.#requireOwn(principal, id)], 'revoke')
+    const lease = this.#requireOwn(principal, id)
+    if (lease.state === 'revoking') await this.#end([lease], 'finish')
   }
 
-  lease(id: string): LeaseInfo {
+  lease(principal: Principal, id: string): LeaseInfo {
+    requireClient(principal)
     this.#expireDue()
-    return this.#infoOf(this.#requireLease(id))
+    return this.#infoOf(this.#requireOwn(principal, id))
   }
 
-  leases(): LeaseInfo[] {
+  /** Those that the principal may see. */
+  leases(principal: Principal): LeaseInfo[] {
+    requireClient(principal)
     this.#expireDue()
-    return Array.from(this.#leases.all(), (lease) => this.#infoOf(lease))
+    const seen = [...this.#leases.all()].filter((lease) => sees(principal, lease))
+    return seen.map((lease) => this.#infoOf(lease))
   }
 
   nodes(): NodeInfo[] {
@@ -150,8 +162,9 @@ export class Manager {
     return this.#nodes.list((node) => this.#leases.holding(node))
   }
 
-  usage(): TenantUsage[] {
-    return this.#ledger.usage()
+  usage(principal: Principal): TenantUsage[] {
+    requireClient(principal)
+    return this.#ledger.usage().filter((usage) => sees(principal, usage))
   }
 
   countLeases(): Map<string, number> {
@@ -166,12 +179,16 @@ export class Manager {
 
   // ── nodes ───────────────────────────────────────────────────────────────────────────────────
 
-  /** Adopts the node's own account of what runs on it. Returns what it has to end and confirm. */
-  async register(registration: NodeRegistration): Promise<string[]> {
+  /** Adopts the node's own account of what runs on it. */
+  async register(
+    principal: Principal,
+    registration: NodeRegistration,
+  ): Promise<Omit<NodeWelcome, 'publicKey' | 'heartbeatMs'>> {
+    const { name } = registration
+    requireNode(principal, name)
     this.#findLostNodes()
     this.#expireDue()
     this.#nodes.examine(registration)
-    const { name } = registration
     const nowMs = Date.now()
     const { gone, lost } = adopt(this.#leases.holding(name), registration)
     const node = this.#nodes.register(registration, nowMs)
@@ -183,28 +200,36 @@ export class Manager {
       ledger: closing.map(({ entry }) => entry),
     })
     this.#logger.info({ node: name, url: node.url, cores: node.cores.length }, 'node registered')
-    return this.#endsFor(name, registration.leases)
+    const live = [...this.#leases.holding(name)].filter(({ state }) => isLive(state))
+    return {
+      epoch: this.#epoch,
+      live: live.map(({ id }) => id),
+      ...this.#ordersFor(name, registration.leases),
+    }
   }
 
-  /** False when the node has to register first. */
-  heartbeat(name: string, { leases }: NodeHeartbeat): HeartbeatReply {
+  /** Throws ERR_RFAAS_NOT_FOUND when the node has to register first. */
+  heartbeat(principal: Principal, name: string, { leases, hostId }: NodeHeartbeat): HeartbeatReply {
+    requireNode(principal, name)
     this.#findLostNodes()
-    if (!this.#nodes.heard(name, Date.now())) {
+    if (this.#nodes.get(name)?.hostId !== hostId || !this.#nodes.heard(name, Date.now())) {
       throw notFound('name', `node ${name} is not registered, or was lost: register it`)
     }
     this.#expireDue()
-    return { end: this.#endsFor(name, leases) }
+    return this.#ordersFor(name, leases)
   }
 
-  attach(name: string, open: () => EventStream): void {
-    this.#requireNode(name)
+  attach(principal: Principal, name: string, open: () => EventStream): void {
+    requireNode(principal, name)
+    this.#requireKnown(name)
     const stream = open()
     this.#nodes.attach(name, stream)
     // What ended while nobody listened.
     for (const lease of this.#leases.holding(name)) this.#tell(lease)
   }
 
-  async activate(name: string, id: string): Promise<void> {
+  async activate(principal: Principal, name: string, id: string): Promise<void> {
+    requireNode(principal, name)
     this.#nodes.heard(name, Date.now())
     this.#expireDue()
     const lease = this.#requireLeaseOn(name, id)
@@ -213,7 +238,13 @@ export class Manager {
     else await this.#change({ leases: [{ ...lease, state }] })
   }
 
-  async closed(name: string, id: string, measured: LeaseClosed): Promise<void> {
+  async closed(
+    principal: Principal,
+    name: string,
+    id: string,
+    measured: LeaseClosed,
+  ): Promise<void> {
+    requireNode(principal, name)
     this.#nodes.heard(name, Date.now())
     this.#expireDue()
     const current = this.#requireLeaseOn(name, id)
@@ -307,14 +338,14 @@ export class Manager {
   }
 
   /** What a node has to end: its leases that are over, and whatever it runs without a live lease. */
-  #endsFor(name: string, reported: readonly string[]): string[] {
+  #ordersFor(name: string, reported: readonly string[]): HeartbeatReply {
     const end = new Set<string>()
     for (const lease of this.#leases.holding(name)) if (isOver(lease.state)) end.add(lease.id)
     for (const id of reported) {
       const lease = this.#leases.get(id)
       if (lease === undefined || lease.node !== name || !isLive(lease.state)) end.add(id)
     }
-    return [...end]
+    return { nowMs: Date.now(), end: [...end], revoking: [] }
   }
 
   #next(lease: LeaseRecord, event: LeaseEvent): LeaseRecord['state'] {
@@ -337,17 +368,24 @@ export class Manager {
   #requireLease(id: string): LeaseRecord {
     const lease = this.#leases.get(id)
     if (lease !== undefined) return lease
-    throw notFound('id', `there is no lease ${id}, or it ended long ago`)
+    throw noLease(id)
+  }
+
+  /** That a lease exists is nobody's business but its tenant's. */
+  #requireOwn(principal: Principal, id: string): LeaseRecord {
+    const lease = this.#requireLease(id)
+    if (sees(principal, lease)) return lease
+    throw noLease(id)
   }
 
   #requireLeaseOn(node: string, id: string): LeaseRecord {
-    this.#requireNode(node)
+    this.#requireKnown(node)
     const lease = this.#requireLease(id)
     if (lease.node === node) return lease
     throw notFound('id', `lease ${id} is not on node ${node}`)
   }
 
-  #requireNode(name: string): void {
+  #requireKnown(name: string): void {
     if (this.#nodes.get(name) !== undefined) return
     throw notFound('node', `there is no node ${name}: GET /v1/nodes lists the registered ones`)
   }
@@ -355,7 +393,7 @@ export class Manager {
   #grantOf(lease: LeaseRecord): LeaseGrant {
     const { id, node, cores, memoryBytes, epoch, expiresAtMs } = lease
     const claims = { lease: id, tenant: lease.tenant, node, cores, memoryBytes, epoch, expiresAtMs }
-    return { lease: this.#infoOf(lease), token: signToken(claims, this.#options.privateKey) }
+    return { lease: this.#infoOf(lease), tokens: [signToken(claims, this.#options.privateKey)] }
   }
 
   #infoOf(lease: LeaseRecord): LeaseInfo {
@@ -363,18 +401,16 @@ export class Manager {
     if (node === undefined) {
       throw new RfaasError('ERR_RFAAS_INTERNAL', `lease ${lease.id} is on an unknown node`)
     }
-    const { id, state, cores, memoryBytes, epoch } = lease
+    const { id, state, cores, memoryBytes, epoch, tenant } = lease
     return {
       id,
       state,
-      tenant: lease.tenant,
-      node: lease.node,
-      executorManager: node.url,
-      cores,
+      tenant,
       memoryBytes,
       epoch,
       grantedAt: new Date(lease.grantedAtMs).toISOString(),
       expiresAt: new Date(lease.expiresAtMs).toISOString(),
+      parts: [{ id, node: node.name, executorManager: node.url, cores, memoryBytes, state }],
     }
   }
 }

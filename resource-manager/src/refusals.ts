@@ -9,6 +9,10 @@ export function notFound(field: string, message: string): RfaasError {
   return new RfaasError('ERR_RFAAS_NOT_FOUND', message, { status: 404, field })
 }
 
+export function noLease(id: string): RfaasError {
+  return notFound('id', `there is no lease ${id}, or it ended long ago`)
+}
+
 export function leaseEnded({ id, state, expiresAtMs }: LeaseRecord): RfaasError {
   const how =
     state === 'expired' ? `expired at ${new Date(expiresAtMs).toISOString()}` : `is ${state}`

@@ -1,5 +1,7 @@
 // The resource manager's routes: messages in, decisions of the manager out.
+import type { FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
+import type { Principal } from '../../lib/control/principal.js'
 import {
   HeartbeatReply,
   LeaseClosed,
@@ -12,6 +14,7 @@ import {
   NodeRegistration,
   NodeWelcome,
   RenewRequest,
+  RevokeRequest,
   UsageReport,
 } from '../../lib/control/schemas.js'
 import type { ControlServer } from '../../lib/control/server.js'
@@ -25,6 +28,9 @@ const NodePath = Type.Object({ name: identifier })
 const NodeLeasePath = Type.Object({ name: identifier, id: identifier })
 const Done = { 204: Type.Null({ description: 'done' }) }
 
+/** Who sent a request; throws when nobody knows. */
+export type Authenticate = (request: FastifyRequest) => Principal
+
 export interface NodeTerms {
   publicKeyPem: string
   heartbeatMs: number
@@ -34,12 +40,13 @@ export function addLeaseRoutes(
   { app }: ControlServer,
   manager: Manager,
   metrics: ManagerMetrics,
+  principalOf: Authenticate,
 ): void {
   app.post(
     '/v1/leases',
     {
       schema: {
-        summary: 'Request a lease: cores and memory on one node for a bounded time',
+        summary: 'Request a lease: cores and memory for a bounded time',
         body: LeaseRequest,
         response: { 201: LeaseGrant },
       },
@@ -47,7 +54,7 @@ export function addLeaseRoutes(
     async (request, reply) => {
       const timer = metrics.grantDuration.startTimer()
       try {
-        const grant = await manager.grant(request.body)
+        const grant = await manager.grant(principalOf(request), request.body)
         timer()
         metrics.grants.inc()
         return await reply.status(201).send(grant)
@@ -66,12 +73,12 @@ export function addLeaseRoutes(
         response: { 200: LeaseList },
       },
     },
-    () => ({ leases: manager.leases() }),
+    (request) => ({ leases: manager.leases(principalOf(request)) }),
   )
   app.get(
     '/v1/leases/:id',
     { schema: { summary: 'One lease', params: LeasePath, response: { 200: LeaseInfo } } },
-    (request) => manager.lease(request.params.id),
+    (request) => manager.lease(principalOf(request), request.params.id),
   )
   app.post(
     '/v1/leases/:id/renew',
@@ -83,13 +90,13 @@ export function addLeaseRoutes(
         response: { 200: LeaseGrant },
       },
     },
-    (request) => manager.renew(request.params.id, request.body.durationMs),
+    (request) => manager.renew(principalOf(request), request.params.id, request.body.durationMs),
   )
   app.delete(
     '/v1/leases/:id',
     { schema: { summary: 'Release a lease (idempotent)', params: LeasePath, response: Done } },
     async (request, reply) => {
-      await manager.release(request.params.id)
+      await manager.release(principalOf(request), request.params.id)
       return reply.status(204).send(null)
     },
   )
@@ -99,11 +106,12 @@ export function addLeaseRoutes(
       schema: {
         summary: "Take a lease back on the operator's behalf (idempotent)",
         params: LeasePath,
+        body: RevokeRequest,
         response: Done,
       },
     },
     async (request, reply) => {
-      await manager.revoke(request.params.id)
+      await manager.revoke(principalOf(request), request.params.id)
       return reply.status(204).send(null)
     },
   )
@@ -115,11 +123,16 @@ export function addLeaseRoutes(
         response: { 200: UsageReport },
       },
     },
-    () => ({ tenants: manager.usage() }),
+    (request) => ({ tenants: manager.usage(principalOf(request)) }),
   )
 }
 
-export function addNodeRoutes(server: ControlServer, manager: Manager, terms: NodeTerms): void {
+export function addNodeRoutes(
+  server: ControlServer,
+  manager: Manager,
+  terms: NodeTerms,
+  principalOf: Authenticate,
+): void {
   const { app } = server
   app.post(
     '/v1/nodes',
@@ -133,7 +146,7 @@ export function addNodeRoutes(server: ControlServer, manager: Manager, terms: No
     async (request) => ({
       publicKey: terms.publicKeyPem,
       heartbeatMs: terms.heartbeatMs,
-      end: await manager.register(request.body),
+      ...(await manager.register(principalOf(request), request.body)),
     }),
   )
   app.get('/v1/nodes', { schema: { summary: 'All nodes', response: { 200: NodeList } } }, () => ({
@@ -149,17 +162,18 @@ export function addNodeRoutes(server: ControlServer, manager: Manager, terms: No
         response: { 200: HeartbeatReply },
       },
     },
-    (request) => manager.heartbeat(request.params.name, request.body),
+    (request) => manager.heartbeat(principalOf(request), request.params.name, request.body),
   )
   app.get(
     '/v1/nodes/:name/events',
     {
       schema: {
-        summary: 'Server-sent events to a node: `end` with the lease to end and why',
+        summary: 'Server-sent events to a node: `revoking` and `end`, with the lease',
         params: NodePath,
       },
     },
-    (request, reply) => manager.attach(request.params.name, () => server.eventStream(reply)),
+    (request, reply) =>
+      manager.attach(principalOf(request), request.params.name, () => server.eventStream(reply)),
   )
   app.post(
     '/v1/nodes/:name/leases/:id/active',
@@ -171,7 +185,7 @@ export function addNodeRoutes(server: ControlServer, manager: Manager, terms: No
       },
     },
     async (request, reply) => {
-      await manager.activate(request.params.name, request.params.id)
+      await manager.activate(principalOf(request), request.params.name, request.params.id)
       return reply.status(204).send(null)
     },
   )
@@ -186,7 +200,12 @@ export function addNodeRoutes(server: ControlServer, manager: Manager, terms: No
       },
     },
     async (request, reply) => {
-      await manager.closed(request.params.name, request.params.id, request.body)
+      await manager.closed(
+        principalOf(request),
+        request.params.name,
+        request.params.id,
+        request.body,
+      )
       return reply.status(204).send(null)
     },
   )

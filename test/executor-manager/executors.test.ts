@@ -201,7 +201,7 @@ describe('functions in a shared library', () => {
 describe('executors', () => {
   it('replace a worker under a new address and ticket, and say so to late listeners too', async () => {
     const cluster = await startCluster()
-    const { lease, token } = await grant(cluster)
+    const { lease, part, token } = await grant(cluster)
     const { url } = cluster.node
     const heard = listen(url, lease.id, token)
     const executor = await startExecutor(url, token, script)
@@ -214,7 +214,7 @@ describe('executors', () => {
     })
     const { endpoint } = await heard.next<WorkerReadyEvent>('worker-ready')
     const [first] = executor.workers
-    expect(endpoint).toMatchObject({ worker: 0, core: lease.cores[0] })
+    expect(endpoint).toMatchObject({ worker: 0, core: part.cores[0] })
     expect(endpoint.ticket).not.toBe(first?.ticket)
     expect(endpoint.address).not.toBe(first?.address)
     const late = listen(url, lease.id, token)

@@ -16,6 +16,7 @@ import {
   type ExecutorRequest,
   type LeaseClaims,
   type LeaseClosed,
+  type LeasePart,
   type LeaseRequest,
 } from '../../lib/control/schemas.js'
 import { signToken } from '../../lib/control/token.js'
@@ -82,12 +83,17 @@ export async function startCluster(options: ExecutorManagerOptions = {}): Promis
   return { resourceManager, node: await startNode(resourceManager.url, options) }
 }
 
-export function grant(cluster: Cluster, wanted: Partial<LeaseRequest> = {}): Promise<LeaseGrant> {
-  return request(`${cluster.resourceManager.url}/v1/leases`, {
+/** A lease on the cluster's only node. */
+export async function grant(
+  cluster: Cluster,
+  wanted: Partial<LeaseRequest> = {},
+): Promise<{ lease: LeaseInfo; part: LeasePart; token: string }> {
+  const { lease, tokens } = await request(`${cluster.resourceManager.url}/v1/leases`, {
     method: 'POST',
     body: { cores: 1, memoryBytes: 64 * MiB, durationMs: 60_000, ...wanted },
     schema: LeaseGrant,
   })
+  return { lease, part: lease.parts[0]!, token: tokens[0]! }
 }
 
 export function leaseInfo(cluster: Cluster, id: string): Promise<LeaseInfo> {
@@ -138,7 +144,8 @@ export async function scriptManager(
   app.post('/v1/nodes', (call) => {
     manager.registrations.push(call.body as ScriptedManager['registrations'][number])
     manager.forgotten = false
-    return { publicKey, heartbeatMs: 50, end: [] }
+    const orders = { nowMs: Date.now(), end: [], revoking: [] }
+    return { publicKey, heartbeatMs: 50, epoch: 0, live: [], ...orders }
   })
   app.post('/v1/nodes/:name/heartbeat', async (call, reply) => {
     if (manager.forgotten) {
@@ -147,7 +154,7 @@ export async function scriptManager(
         .send({ error: { code: 'ERR_RFAAS_NOT_FOUND', message: 'no such node' } })
     }
     manager.heartbeats.push((call.body as { leases: string[] }).leases)
-    return { end: manager.end }
+    return { nowMs: Date.now(), end: manager.end, revoking: [] }
   })
   app.get('/v1/nodes/:name/events', (_call, reply) => {
     manager.streams.push(server.eventStream(reply))

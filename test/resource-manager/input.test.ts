@@ -36,6 +36,7 @@ async function post(path: string, body: unknown): Promise<[number, ErrorBody['er
 
 const leaseBody = { cores: 1, memoryBytes: MiB, durationMs: 5000 }
 const nodeBody = new NodeClient('').registration
+const heartbeatBody = { hostId: 'host-a', leases: [] }
 const usageBody = { heldMs: 1, cpuMs: 1 }
 
 describe('a request body', () => {
@@ -71,7 +72,7 @@ describe('a request body', () => {
     ['/v1/nodes', nodeBody, 'providers', undefined],
     ['/v1/nodes', nodeBody, 'hostId', ''],
     ['/v1/nodes', nodeBody, 'leases', {}],
-    ['/v1/nodes/node-a/heartbeat', { leases: [] }, 'leases', undefined],
+    ['/v1/nodes/node-a/heartbeat', heartbeatBody, 'leases', undefined],
     ['/v1/nodes/node-a/leases/ID/closed', usageBody, 'heldMs', -1],
     ['/v1/nodes/node-a/leases/ID/closed', usageBody, 'heldMs', 'long'],
     ['/v1/nodes/node-a/leases/ID/closed', usageBody, 'cpuMs', 0.5],

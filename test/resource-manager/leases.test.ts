@@ -36,10 +36,17 @@ describe('granting', () => {
     expect(granted).toMatchObject({
       state: 'granted',
       tenant: 'default',
-      node: 'node-a',
-      executorManager: 'http://127.0.0.1:7071',
-      cores: [0, 1],
       memoryBytes: 100 * MiB,
+      parts: [
+        {
+          id: granted.id,
+          node: 'node-a',
+          executorManager: 'http://127.0.0.1:7071',
+          cores: [0, 1],
+          memoryBytes: 100 * MiB,
+          state: 'granted',
+        },
+      ],
     })
     const expiresAtMs = Date.parse(granted.expiresAt)
     expect(expiresAtMs).toBeGreaterThanOrEqual(before + 60_000)
@@ -69,7 +76,9 @@ describe('granting', () => {
     const granted = results.flatMap((result) =>
       result.status === 'fulfilled' ? [result.value.lease] : [],
     )
-    const taken = granted.flatMap(({ node, cores }) => cores.map((core) => `${node}/${core}`))
+    const taken = granted.flatMap(({ parts: [part] }) =>
+      part!.cores.map((core) => `${part!.node}/${core}`),
+    )
     expect(new Set(taken).size).toBe(taken.length)
     // Single cores fill what larger requests left: all twelve are out.
     expect(taken).toHaveLength(12)
@@ -108,10 +117,10 @@ describe('granting', () => {
   it('takes the first node that fits, or the one that is asked for', async () => {
     await registeredNode(url, { name: 'node-a', cores: [0] })
     await registeredNode(url, { name: 'node-b', cores: [0, 1, 2] })
-    expect((await grant(url)).lease.node).toBe('node-a')
-    expect((await grant(url)).lease.node).toBe('node-b')
+    expect((await grant(url)).part.node).toBe('node-a')
+    expect((await grant(url)).part.node).toBe('node-b')
     await expect(grant(url, { node: 'node-a' })).rejects.toThrow(/^no node has .* node-a has 0/)
-    expect((await grant(url, { node: 'node-b' })).lease.cores).toEqual([1])
+    expect((await grant(url, { node: 'node-b' })).part.cores).toEqual([1])
     await expect(grant(url, { node: 'node-x' })).rejects.toThrow(
       refused('ERR_RFAAS_NOT_FOUND', /there is no node node-x/),
     )
@@ -138,7 +147,7 @@ describe('a lease', () => {
     await expect(grant(url)).rejects.toThrow(refused('ERR_RFAAS_NO_CAPACITY', /0 cores/))
     await node.closed(first.id)
     expect((await lease(url, first.id)).state).toBe('closed')
-    expect((await grant(url)).lease.cores).toEqual([7])
+    expect((await grant(url)).part.cores).toEqual([7])
   })
 
   it('can be released any number of times, in every state', async () => {
@@ -200,8 +209,14 @@ describe('a lease', () => {
     const node = await registeredNode(url)
     node.listen()
     const { lease: granted } = await grant(url)
-    await request(`${url}/v1/leases/${granted.id}/revoke`, { method: 'POST' })
-    await request(`${url}/v1/leases/${granted.id}/revoke`, { method: 'POST' })
+    await request(`${url}/v1/leases/${granted.id}/revoke`, {
+      method: 'POST',
+      body: { noticeMs: 0 },
+    })
+    await request(`${url}/v1/leases/${granted.id}/revoke`, {
+      method: 'POST',
+      body: { noticeMs: 0 },
+    })
     expect((await lease(url, granted.id)).state).toBe('revoked')
     await expect.poll(() => node.ends).toEqual([{ lease: granted.id, reason: 'revoked' }])
     await expect(renew(url, granted.id, 5000)).rejects.toThrow(/is revoked/)

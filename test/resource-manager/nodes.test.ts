@@ -96,7 +96,7 @@ describe('a node', () => {
 
     await node.register({ leases: [running.id] })
     expect((await lease(url, running.id)).state).toBe('active')
-    expect((await grant(url)).lease.cores).toEqual([1])
+    expect((await grant(url)).part.cores).toEqual([1])
   })
 
   it('hears what ended on its event stream, and in every heartbeat until it confirms', async () => {
@@ -150,7 +150,7 @@ describe('a node that registers again', () => {
     const billed = await usage(url)
     expect(billed?.leases).toBe(1)
     expect(billed?.heldMs).toBeGreaterThanOrEqual(20)
-    expect((await grant(url)).lease.cores).toEqual(gone.cores)
+    expect((await grant(url)).part.cores).toEqual(gone.parts[0]?.cores)
     // The node's own late word about it changes nothing.
     await node.closed(gone.id, 1, 1)
     expect(await usage(url)).toEqual(billed)
@@ -179,7 +179,7 @@ describe('a node that registers again', () => {
     expect(end).toEqual([lost.id])
     expect((await lease(url, kept.id)).state).toBe('active')
     expect((await lease(url, lost.id)).state).toBe('lost')
-    expect((await grant(url)).lease.cores).toEqual([2])
+    expect((await grant(url)).part.cores).toEqual([2])
     await node.closed(lost.id)
     await expect(grant(url)).rejects.toThrow(/0 cores/)
   })
@@ -200,6 +200,6 @@ describe('a node that registers again', () => {
     const node = await registeredNode(url)
     const { lease: granted } = await grant(url)
     await node.register({ url: 'http://127.0.0.1:8081' })
-    expect((await lease(url, granted.id)).executorManager).toBe('http://127.0.0.1:8081')
+    expect((await lease(url, granted.id)).parts[0]?.executorManager).toBe('http://127.0.0.1:8081')
   })
 })

@@ -17,6 +17,7 @@ import {
   NodeWelcome,
   UsageReport,
   type EndEvent,
+  type LeasePart,
   type LeaseRequest,
   type NodeInfo,
   type NodeRegistration,
@@ -56,14 +57,24 @@ export async function startManager(
 
 export const small: LeaseRequest = { cores: 1, memoryBytes: MiB, durationMs: 60_000 }
 
-export function grant(url: string, wanted: Partial<LeaseRequest> = {}): Promise<LeaseGrant> {
-  const body = { ...small, ...wanted }
-  return request(`${url}/v1/leases`, { method: 'POST', body, schema: LeaseGrant })
+/** A grant with its first part at hand, which is the only one of a lease on one node. */
+export interface Granted extends LeaseGrant {
+  part: LeasePart
+  token: string
 }
 
-export function renew(url: string, id: string, durationMs: number): Promise<LeaseGrant> {
-  const body = { durationMs }
-  return request(`${url}/v1/leases/${id}/renew`, { method: 'POST', body, schema: LeaseGrant })
+function granted(answer: LeaseGrant): Granted {
+  return { ...answer, part: answer.lease.parts[0]!, token: answer.tokens[0]! }
+}
+
+export async function grant(url: string, wanted: Partial<LeaseRequest> = {}): Promise<Granted> {
+  const body = { ...small, ...wanted }
+  return granted(await request(`${url}/v1/leases`, { method: 'POST', body, schema: LeaseGrant }))
+}
+
+export async function renew(url: string, id: string, durationMs: number): Promise<Granted> {
+  const path = `${url}/v1/leases/${id}/renew`
+  return granted(await request(path, { method: 'POST', body: { durationMs }, schema: LeaseGrant }))
 }
 
 export function release(url: string, id: string): Promise<void> {
@@ -118,7 +129,8 @@ export class NodeClient {
 
   async heartbeat(leases: string[] = []): Promise<string[]> {
     const url = `${this.#path}/heartbeat`
-    const reply = await request(url, { method: 'POST', body: { leases }, schema: HeartbeatReply })
+    const body = { hostId: this.registration.hostId, leases }
+    const reply = await request(url, { method: 'POST', body, schema: HeartbeatReply })
     return reply.end
   }
 
