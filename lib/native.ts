@@ -82,6 +82,7 @@ export type NativeCallStatus =
   | 'leaseEnded'
   | 'badRequest'
   | 'workerLost'
+  | 'leaseRevoked'
 
 export type NativeOpcode =
   | 'write'
@@ -282,8 +283,11 @@ export interface NativeWorker {
   fail(slot: number, status: number, text: string, last: boolean): void
   /** Calls back once when next() may find a call; call next(0) once more after this. */
   watch(callback: () => void): void
-  /** Refuses what has arrived and waits until all answers are out. */
-  stop(): void
+  /** From now on every request that arrives is answered with `status`: `leaseRevoked` or
+   * `leaseEnded`. Calls that next() has returned go on. */
+  refuse(status: number): void
+  /** After refuse(): answers what has arrived and waits until all answers are out. */
+  settle(): void
   close(): void
 }
 

@@ -64,6 +64,7 @@ export class Executor {
   readonly #keepers: Promise<void>[] = []
   readonly #finished = new Set<Promise<void>>()
   #functions: readonly string[] = []
+  #draining = false
 
   private constructor(spec: ExecutorSpec) {
     this.id = `x-${randomBytes(8).toString('hex')}`
@@ -116,6 +117,13 @@ export class Executor {
 
   get cpuMs(): number {
     return this.#places.reduce((sum, { process }) => sum + (process?.cpuMs ?? 0), 0)
+  }
+
+  /** The lease is being revoked: no worker takes a new call, now or after a restart. Running calls
+   * finish. */
+  drain(): void {
+    this.#draining = true
+    for (const { process } of this.#places) process?.drain()
   }
 
   /** Running calls may finish for `graceMs`. Resolves when every process is gone and measured. */
@@ -174,6 +182,7 @@ export class Executor {
       logger: this.#logger.child({ worker: place.index }),
     })
     place.process = process
+    if (this.#draining) process.drain()
     const finished = process.ended.then((end) => {
       if (request.provider === 'shm') rmSync(address, { force: true })
       spec.events.measured(end.cpuMs)

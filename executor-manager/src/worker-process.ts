@@ -131,6 +131,11 @@ export class WorkerProcess {
     return this.#child.pid === undefined ? 0 : cpuMeter.current(this.#child.pid)
   }
 
+  /** New calls are refused from now on: the lease is being revoked. Running ones finish. */
+  drain(): void {
+    if (!this.#gone) this.#child.stdin?.write('drain\n')
+  }
+
   /** Lets the running call finish, for at most `graceMs`; then the process is killed. */
   async stop(graceMs: number): Promise<WorkerEnd> {
     this.#expected = true

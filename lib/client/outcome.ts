@@ -9,33 +9,65 @@ const names = new Map<number, NativeCallStatus>(
   ]),
 )
 
-const codes: Readonly<Record<Exclude<NativeCallStatus, 'ok'>, ErrorCode>> = {
-  functionError: 'ERR_RFAAS_FUNCTION',
-  unknownFunction: 'ERR_RFAAS_UNKNOWN_FUNCTION',
-  outputTooSmall: 'ERR_RFAAS_OUTPUT_TOO_SMALL',
-  deadline: 'ERR_RFAAS_DEADLINE',
-  leaseEnded: 'ERR_RFAAS_LEASE_ENDED',
-  badRequest: 'ERR_RFAAS_PROTOCOL',
-  workerLost: 'ERR_RFAAS_WORKER_LOST',
+interface Meaning {
+  code: ErrorCode
+  /** When the worker said nothing more. */
+  text: string
+  mayHaveRun: boolean
 }
 
-const fallback: Readonly<Record<Exclude<NativeCallStatus, 'ok'>, string>> = {
-  functionError: 'the function failed without a message',
-  unknownFunction: 'the package has no such function',
-  outputTooSmall: 'the result does not fit the output',
-  deadline: 'the deadline passed before the worker answered; the function may still have run',
-  leaseEnded: 'the lease has ended; the call did not run',
-  badRequest: 'the worker could not make sense of the request',
-  workerLost: 'the worker ended before it answered; the call may or may not have run',
+const meanings: Readonly<Record<Exclude<NativeCallStatus, 'ok'>, Meaning>> = {
+  functionError: {
+    code: 'ERR_RFAAS_FUNCTION',
+    text: 'the function failed without a message',
+    mayHaveRun: true,
+  },
+  unknownFunction: {
+    code: 'ERR_RFAAS_UNKNOWN_FUNCTION',
+    text: 'the package has no such function',
+    mayHaveRun: false,
+  },
+  outputTooSmall: {
+    code: 'ERR_RFAAS_OUTPUT_TOO_SMALL',
+    text: 'the result does not fit the output',
+    mayHaveRun: true,
+  },
+  deadline: {
+    code: 'ERR_RFAAS_DEADLINE',
+    text: 'the deadline passed before the worker answered; the function may still have run',
+    mayHaveRun: true,
+  },
+  leaseEnded: {
+    code: 'ERR_RFAAS_LEASE_ENDED',
+    text: 'the lease has ended; the call did not run',
+    mayHaveRun: false,
+  },
+  badRequest: {
+    code: 'ERR_RFAAS_PROTOCOL',
+    text: 'the worker could not make sense of the request',
+    mayHaveRun: false,
+  },
+  workerLost: {
+    code: 'ERR_RFAAS_WORKER_LOST',
+    text: 'the worker ended before it answered; the call may or may not have run',
+    mayHaveRun: true,
+  },
+  leaseRevoked: {
+    code: 'ERR_RFAAS_LEASE_REVOKED',
+    text: 'the lease is being revoked; the call did not run',
+    mayHaveRun: false,
+  },
 }
 
-/** The error of a call to `name` that ended with `status`; `text` is what the worker said. */
-export function callError(name: string, status: number, text: string): RfaasError {
+/** The error of a call to `name` that ended with `status`; `said` is what the worker said. */
+export function callError(name: string, status: number, said: string): RfaasError {
   const known = names.get(status)
   if (known === undefined || known === 'ok') {
-    return new RfaasError('ERR_RFAAS_PROTOCOL', `${name}: the worker sent unknown status ${status}`)
+    const message = `${name}: the worker sent unknown status ${status}`
+    return new RfaasError('ERR_RFAAS_PROTOCOL', message, { mayHaveRun: true })
   }
-  return new RfaasError(codes[known], `${name}: ${text === '' ? fallback[known] : text}`)
+  const { code, text, mayHaveRun } = meanings[known]
+  return new RfaasError(code, `${name}: ${said === '' ? text : said}`, { mayHaveRun })
 }
 
 const errnos: Readonly<Record<number, [ErrorCode, string]>> = {
@@ -49,5 +81,6 @@ const errnos: Readonly<Record<number, [ErrorCode, string]>> = {
 /** The error of a call that could not be sent. */
 export function sendError(name: string, errno: number): RfaasError {
   const [code, message] = errnos[errno] ?? ['ERR_RFAAS_FABRIC', 'the call could not be sent']
-  return new RfaasError(code, `${name}: ${message}`, { errno, syscall: 'submit' })
+  const details = { errno, syscall: 'submit', mayHaveRun: false }
+  return new RfaasError(code, `${name}: ${message}`, details)
 }

@@ -253,6 +253,7 @@ Napi::Object constants(Napi::Env env) {
                                            {"leaseEnded", n(CallStatus::kLeaseEnded)},
                                            {"badRequest", n(CallStatus::kBadRequest)},
                                            {"workerLost", n(CallStatus::kWorkerLost)},
+                                           {"leaseRevoked", n(CallStatus::kLeaseRevoked)},
                                        }));
     return out;
 }

@@ -66,7 +66,8 @@ Napi::Function Worker::define(Napi::Env env) {
                            InstanceAccessor<&Worker::output_stride>("outputStride"),
                            InstanceMethod<&Worker::fail>("fail", napi_default_method),
                            InstanceMethod<&Worker::watch>("watch", napi_default_method),
-                           InstanceMethod<&Worker::stop>("stop", napi_default_method),
+                           InstanceMethod<&Worker::refuse>("refuse", napi_default_method),
+                           InstanceMethod<&Worker::settle>("settle", napi_default_method),
                            InstanceMethod<&Worker::close>("close", napi_default_method),
                        });
 }
@@ -259,11 +260,19 @@ void Worker::on_readable() {
     module_.call(callback, {});
 }
 
-// Answers what has not started with kLeaseEnded and waits until all answers are out.
-void Worker::stop(const Napi::CallbackInfo&) {
+// Argument: the status of all requests from now on, kLeaseRevoked or kLeaseEnded.
+void Worker::refuse(const Napi::CallbackInfo& info) {
     if (!channel_) return;
     watchdog_->end();
-    channel_->refuse_pending();
+    channel_->refuse(static_cast<wire::CallStatus>(uint32_arg(info, 0)));
+}
+
+// Answers what has not started and waits until all answers are out. After refuse().
+void Worker::settle(const Napi::CallbackInfo&) {
+    if (!channel_) return;
+    watchdog_->end();
+    invocation::Call none;
+    (void)channel_->next(&none, 0);
     channel_->settle();
 }
 

@@ -46,7 +46,8 @@ class Worker final : public Napi::ObjectWrap<Worker>,
     Napi::Value output_stride(const Napi::CallbackInfo& info);
     void fail(const Napi::CallbackInfo& info);
     void watch(const Napi::CallbackInfo& info);
-    void stop(const Napi::CallbackInfo& info);
+    void refuse(const Napi::CallbackInfo& info);
+    void settle(const Napi::CallbackInfo& info);
     void close(const Napi::CallbackInfo& info);
 
     int next_slot(uint64_t budget_ns);

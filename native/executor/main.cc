@@ -6,10 +6,12 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "core/affinity.h"
 #include "core/descriptors.h"
+#include "core/time.h"
 #include "executor/config.h"
 #include "executor/events.h"
 #include "executor/package.h"
@@ -21,7 +23,9 @@ using namespace rfaas;
 namespace {
 
 constexpr int kTimedOut = 124;  // exit code of a worker whose function ran past its deadline
-constexpr uint32_t kCallsPerLook = 4096;  // between two looks at stdin while calls keep coming
+// Between two looks at stdin while the worker is hot.
+constexpr uint64_t kLookNs = 10'000'000;
+constexpr size_t kMaxOrderBytes = 64;
 
 volatile sig_atomic_t stop_requested = 0;
 
@@ -62,28 +66,45 @@ class Worker {
     }
 
     // Hot: spins for calls. Warm, after hot_timeout_us without one: sleeps until something happens.
+    // What the manager says is heard within kLookNs, or when the running function has returned.
     int run() {
         watchdog_.wake();
-        uint32_t calls = 0;
+        const uint64_t hot_ns = config_.hot_timeout_us * 1000;
+        uint64_t idle_ns = 0;
         while (stop_requested == 0) {
-            const int rc = channel_.next(&call_, config_.hot_timeout_us * 1000);
-            if (rc < 0) {
-                events_->error(std::string("the fabric failed: ") + std::strerror(-rc));
-                return 1;
-            }
+            const uint64_t budget_ns = std::min(kLookNs, hot_ns - idle_ns);
+            const int rc = channel_.next(&call_, budget_ns);
+            if (rc < 0) return fabric_failed(rc);
             if (rc == 1) {
+                idle_ns = 0;
+                if (static_cast<int64_t>(call_.arrived_ns - looked_ns_) >= int64_t{kLookNs})
+                    [[unlikely]] {
+                    listen(0);
+                    if (refusing_ || stop_requested != 0) {
+                        give_back();
+                        continue;
+                    }
+                }
                 serve();
-                if (++calls % kCallsPerLook == 0 && manager_calls(0)) break;
-            } else if (!sleep()) {
-                break;
+            } else if ((idle_ns += budget_ns) < hot_ns) {
+                listen(0);
+            } else {
+                sleep();
+                idle_ns = 0;
             }
         }
-        channel_.refuse_pending();
+        channel_.refuse(wire::CallStatus::kLeaseEnded);
+        (void)channel_.next(&call_, 0);  // answers what has arrived
         channel_.settle();
         return 0;
     }
 
   private:
+    [[nodiscard]] int fabric_failed(int rc) {
+        events_->error(std::string("the fabric failed: ") + std::strerror(-rc));
+        return 1;
+    }
+
     void serve() {
         const executor::Function& function = functions_[call_.function];
         if (call_.deadline_ns != 0) watchdog_.begin(call_.deadline_ns);
@@ -127,31 +148,47 @@ class Worker {
         ::_exit(kTimedOut);
     }
 
-    // Until there is something to do. False: the manager wants us to stop, or is gone.
-    [[nodiscard]] bool sleep() {
+    // Until there is something to do.
+    void sleep() {
         watchdog_.rest();
-        bool stop = manager_calls(0);
-        if (!stop && channel_.arm() == 0) {
-            const int rc = channel_.next(&call_, 0);
-            if (rc == 0) {
-                stop = manager_calls(-1);
-                channel_.acknowledge();
-            }
-            watchdog_.wake();
-            if (rc == 1) serve();
+        listen(0);
+        if (stop_requested != 0 || channel_.arm() != 0) return;
+        const int rc = channel_.next(&call_, 0);
+        if (rc == 0) {
+            listen(-1);
+            channel_.acknowledge();
         }
-        return !stop;
+        watchdog_.wake();
+        if (rc == 1) serve();
     }
 
-    // Waits for the channel or the manager. True: the manager wants us to stop, or is gone.
-    [[nodiscard]] bool manager_calls(int timeout_ms) {
+    // Waits for the manager (timeout_ms -1: or the channel) and does what it says: lines, which may
+    // arrive in pieces. The end of stdin says "stop".
+    void listen(int timeout_ms) {
+        looked_ns_ = coarse_monotonic_ns();
         pollfd fds[] = {{STDIN_FILENO, POLLIN, 0}, {channel_.fd(), POLLIN, 0}};
-        if (::poll(fds, timeout_ms == 0 ? 1 : 2, timeout_ms) < 0) return stop_requested != 0;
-        if (fds[0].revents == 0) return false;
-        char text[64];
-        // All that the manager says after the configuration is "stop"; the end says the same.
-        [[maybe_unused]] const ssize_t bytes = ::read(STDIN_FILENO, text, sizeof text);
-        return true;
+        if (::poll(fds, timeout_ms == 0 ? 1 : 2, timeout_ms) <= 0 || fds[0].revents == 0) return;
+        char text[256];
+        const ssize_t bytes = ::read(STDIN_FILENO, text, sizeof text);
+        if (bytes == 0 || (bytes < 0 && errno != EINTR)) stop_requested = 1;
+        for (ssize_t i = 0; i < bytes; ++i) {
+            if (text[i] != '\n') {
+                if (order_.size() < kMaxOrderBytes) order_ += text[i];
+                continue;
+            }
+            if (order_ == "stop") stop_requested = 1;
+            if (order_ == "drain") {
+                refusing_ = true;
+                channel_.refuse(wire::CallStatus::kLeaseRevoked);
+            }
+            order_.clear();
+        }
+    }
+
+    // call_ was taken before the manager was heard, and has not started.
+    void give_back() {
+        if (stop_requested != 0) channel_.refuse(wire::CallStatus::kLeaseEnded);
+        channel_.take_back(call_.slot);
     }
 
     // On the function's own stack, from a signal handler or exit(): the process is about to end.
@@ -165,6 +202,9 @@ class Worker {
     invocation::WorkerChannel channel_;
     invocation::Call call_;
     char error_[wire::kErrorTextBytes + 1] = {};
+    uint64_t looked_ns_ = 0;  // at stdin, on the coarse clock
+    bool refusing_ = false;
+    std::string order_;              // the begin of the manager's next line
     invocation::Watchdog watchdog_;  // last: its thread uses the others
 };
 

@@ -20,6 +20,12 @@ constexpr uint32_t kIdleLooks = 100'000;
 // a tenth of the call.
 constexpr uint32_t kPreciseBelowUs = 100'000;
 
+const char* refusal_text(wire::CallStatus reason) {
+    return reason == wire::CallStatus::kLeaseRevoked
+               ? "the lease is being revoked; the call did not run"
+               : "the lease has ended; the call did not run";
+}
+
 bool same_ticket(const uint8_t* a, const uint8_t* b) {  // in constant time
     uint8_t difference = 0;
     for (size_t i = 0; i < wire::kTicketBytes; ++i) difference |= a[i] ^ b[i];
@@ -64,6 +70,7 @@ int WorkerChannel::open(const WorkerOptions& options, std::string* reason) {
         if (::mprotect(guard, page, PROT_NONE) != 0) return -errno;
     }
     slots_.resize(slots);
+    callable_ = options.function_count;
     *reason = "cannot create the completion queue";
     rc = device_->create_completion_queue(3 * slots + 16 + slots, &queue_);
     if (rc < 0) return rc;
@@ -243,7 +250,11 @@ bool WorkerChannel::accept_request(const fabric::Completion& completion, Call* c
     slot.output_address = region.address + header.output_offset;
     slot.output_rkey = region.rkey;
     slot.output_capacity = header.output_capacity;
-    if (header.function >= options_.function_count) {
+    if (header.function >= callable_) [[unlikely]] {
+        if (refusal_ != wire::CallStatus::kOk) {
+            take_back(index);
+            return false;
+        }
         fail(index, wire::CallStatus::kUnknownFunction,
              "the package has " + std::to_string(options_.function_count) +
                  " functions, none of index " + std::to_string(header.function));
@@ -256,12 +267,10 @@ bool WorkerChannel::accept_request(const fabric::Completion& completion, Call* c
     call->output = outputs_->data() + index * output_stride_;
     call->output_capacity = std::min(header.output_capacity, options_.output_bytes);
     call->request_id = header.request_id;
-    call->deadline_ns = 0;
-    if (header.timeout_us != 0) {
-        const uint64_t now =
-            header.timeout_us < kPreciseBelowUs ? monotonic_ns() : coarse_monotonic_ns();
-        call->deadline_ns = now + uint64_t{header.timeout_us} * 1000;
-    }
+    const bool precise = header.timeout_us != 0 && header.timeout_us < kPreciseBelowUs;
+    call->arrived_ns = precise ? monotonic_ns() : coarse_monotonic_ns();
+    call->deadline_ns =
+        header.timeout_us == 0 ? 0 : call->arrived_ns + uint64_t{header.timeout_us} * 1000;
     return true;
 }
 
@@ -355,11 +364,13 @@ bool WorkerChannel::drain() {
     return true;
 }
 
-void WorkerChannel::refuse_pending() {
-    Call call;
-    while (next(&call, 0) == 1) {
-        fail(call.slot, wire::CallStatus::kLeaseEnded, "the lease has ended; the call did not run");
-    }
+void WorkerChannel::refuse(wire::CallStatus reason) {
+    refusal_ = reason;
+    callable_ = 0;
+}
+
+void WorkerChannel::take_back(uint32_t slot) {
+    fail(slot, refusal_, refusal_text(refusal_));
 }
 
 // Requests of a queue pair complete in order: an empty write behind the answers tells of them all.

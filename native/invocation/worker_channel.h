@@ -35,6 +35,7 @@ struct Call {
     uint8_t* output = nullptr;
     uint32_t output_capacity = 0;
     uint64_t request_id = 0;
+    uint64_t arrived_ns = 0;   // CLOCK_MONOTONIC, some milliseconds early for long deadlines
     uint64_t deadline_ns = 0;  // CLOCK_MONOTONIC; 0: none
 };
 
@@ -61,8 +62,11 @@ class WorkerChannel {
     void fail(uint32_t slot, wire::CallStatus status, std::string_view text);
     // fail() by a worker that ends now: its client sends nothing more.
     void fail_last(uint32_t slot, wire::CallStatus status, std::string_view text);
-    // Answers what has arrived and not started with kLeaseEnded.
-    void refuse_pending();
+    // From now on next() answers every request with `reason`, kLeaseRevoked or kLeaseEnded, and
+    // returns none. Calls that it has returned go on.
+    void refuse(wire::CallStatus reason);
+    // The same for a call that next() has returned and nobody has started.
+    void take_back(uint32_t slot);
     // Waits until all answers have reached the client, 2 s at most: for a process about to exit.
     void settle();
 
@@ -107,6 +111,8 @@ class WorkerChannel {
     size_t input_stride_ = 0, output_stride_ = 0;
     std::vector<Slot> slots_;
     std::deque<fabric::Completion> arrived_;  // polled while something else was waited for
+    uint32_t callable_ = 0;  // functions that may be called; none once requests are refused
+    wire::CallStatus refusal_ = wire::CallStatus::kOk;
     uint32_t unsignaled_ = 0;
     uint32_t idle_looks_ = 0;
     uint64_t dropped_ = 0;  // of listener_->dropped(), told already

@@ -76,7 +76,8 @@ class WorkerThread final : public WorkerEvents {
             if (rc < 0) break;
             if (rc == 1) serve(call);
         }
-        channel_.refuse_pending();
+        channel_.refuse(wire::CallStatus::kLeaseEnded);
+        (void)channel_.next(&call, 0);
         channel_.settle();
     }
 

@@ -102,6 +102,7 @@ TEST(Wire, CallStatusesKeepTheirNumbers) {
         {"leaseEnded", CallStatus::kLeaseEnded},
         {"badRequest", CallStatus::kBadRequest},
         {"workerLost", CallStatus::kWorkerLost},
+        {"leaseRevoked", CallStatus::kLeaseRevoked},
     };
     for (const auto& [name, status] : statuses) {
         EXPECT_EQ(std::to_string(static_cast<int>(status)), golden("callStatuses", name)) << name;

@@ -1,6 +1,6 @@
 // A cluster of one node for a test: both managers in this process, real workers.
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -100,6 +100,16 @@ export const legacyPackage = (): string => {
 }
 
 export const bytes = (...values: number[]): Uint8Array => Uint8Array.from(values)
+
+/** The input of `sleep_ms`. */
+export const sleeps = (ms: number): Uint8Array => new Uint8Array(Uint32Array.of(ms).buffer)
+
+/** The input of `mark`: adds a byte to `path`, then sleeps. */
+export const marks = (path: string, ms = 0): Uint8Array =>
+  Buffer.concat([sleeps(ms), Buffer.from(path)])
+
+/** How often `mark` ran with this path. */
+export const marksIn = (path: string): number => (existsSync(path) ? statSync(path).size : 0)
 
 /** `length` bytes that look alike in no two places. */
 export function pattern(length: number, seed = 1): Uint8Array {

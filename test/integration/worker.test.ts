@@ -1,14 +1,10 @@
-import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { createInterface } from 'node:readline'
-import type { Readable } from 'node:stream'
-import { afterEach, expect, test } from 'vitest'
+import { execFileSync } from 'node:child_process'
+import { afterEach, describe, expect, test } from 'vitest'
 
-import { nativePackage } from './support.js'
+import type { Runtime } from '../../lib/control/schemas.js'
+import { LoneWorker } from './lone-worker.js'
+import { bytes, marks, marksIn, nativePackage, nodePackage, sleeps } from './support.js'
 
-const program = join(import.meta.dirname, '..', '..', 'build', 'Release', 'rfaas-executor')
 const strangers = `
 import socket, sys
 for _ in range(3):
@@ -18,38 +14,65 @@ for _ in range(3):
     assert stranger.recv(100) == b""
 `
 
-let worker: ChildProcess | undefined
-let folder: string | undefined
+let worker: LoneWorker | undefined
+
+function start(runtime: Runtime): LoneWorker {
+  worker = new LoneWorker(runtime, runtime === 'native' ? nativePackage() : nodePackage)
+  return worker
+}
 
 afterEach(() => {
-  worker?.kill('SIGKILL')
-  if (folder !== undefined) rmSync(folder, { recursive: true })
+  worker?.close()
+  worker = undefined
 })
 
 test('a worker drops strangers on its socket and says so once', async () => {
-  folder = mkdtempSync(join(tmpdir(), 'rfaas-worker-'))
-  const address = join(folder, 'worker.sock')
-  worker = spawn(program, { stdio: ['pipe', 'ignore', 'inherit', 'pipe'] })
-  const events: { event: string; reason?: string }[] = []
-  const lines = createInterface({ input: worker.stdio[3] as Readable })
-  lines.on('line', (line) => events.push(JSON.parse(line) as (typeof events)[number]))
-  const configuration = {
-    provider: 'shm',
-    address,
-    ticket: '07'.repeat(32),
-    package: nativePackage(),
-    slots: 2,
-    payload_bytes: 4096,
-    output_bytes: 4096,
-    hot_timeout_us: 0,
-  }
-  const text = Object.entries(configuration).map(([key, value]) => `${key}=${value}\n`)
-  worker.stdin?.write(`${text.join('')}\n`)
-  await expect.poll(() => events.map(({ event }) => event)).toContain('ready')
+  const { address, events, ready } = start('native')
+  await ready
   execFileSync('python3', ['-c', strangers, address])
   execFileSync('python3', ['-c', strangers, address])
   await expect.poll(() => events.map(({ event }) => event)).toContain('refused')
   expect(events.filter(({ event }) => event === 'refused')).toEqual([
     { event: 'refused', reason: "it does not speak the fabric's protocol (unknown)" },
   ])
+})
+
+describe.each(['native', 'node'] as const)('a %s worker that is told to drain', (runtime) => {
+  const outcome = (call: Promise<unknown>): Promise<unknown> =>
+    call.catch((error: unknown) => error)
+
+  test('lets the call that runs finish and refuses those after it', async () => {
+    const lone = start(runtime)
+    const functions = await lone.connect()
+    const running = functions.invoke('sleep_ms', sleeps(300))
+    // A line that it does not know, and a half one.
+    lone.say('something else\ndra')
+    expect(await functions.invoke('echo', bytes(1))).toEqual(bytes(1))
+    lone.say('in\n')
+    await expect
+      .poll(() => outcome(functions.invoke('echo', bytes(2))))
+      .toMatchObject({ code: 'ERR_RFAAS_LEASE_REVOKED', mayHaveRun: false })
+    expect(() => functions.invokeSync('echo', bytes(2), bytes(0))).toThrow('being revoked')
+    expect(await running).toEqual(bytes())
+    lone.say('stop\n')
+    await lone.ended
+  })
+
+  test('and to stop at once ends when the call that runs has finished', async () => {
+    const lone = start(runtime)
+    const functions = await lone.connect()
+    const running = functions.invoke('mark', marks(lone.file('ran'), 400))
+    await expect.poll(() => marksIn(lone.file('ran'))).toBe(1)
+    lone.say('drain\nstop\n')
+    expect(await running).toEqual(bytes())
+    await lone.ended
+  })
+
+  test('does so too when its stdin ends', async () => {
+    const lone = start(runtime)
+    await lone.ready
+    lone.say('drain\n')
+    lone.process.stdin?.end()
+    await lone.ended
+  })
 })

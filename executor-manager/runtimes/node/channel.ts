@@ -99,9 +99,14 @@ export class Channel {
     this.#worker.watch(callback)
   }
 
-  /** Answers what has not started; waits until all answers are out. */
-  stop(): void {
-    this.#worker.stop()
+  /** From now on every new request is answered with `status`; running calls go on. */
+  refuse(status: 'leaseRevoked' | 'leaseEnded'): void {
+    this.#worker.refuse(native.constants.callStatuses[status])
+  }
+
+  /** After `refuse`: answers what has not started; waits until all answers are out. */
+  settle(): void {
+    this.#worker.settle()
   }
 
   close(): void {

@@ -1,8 +1,9 @@
-// The worker's line to the executor manager: configuration and `stop` on stdin, events on fd 3.
+// The worker's line to the executor manager: configuration, then orders on stdin, events on fd 3.
 import { readSync, writeSync } from 'node:fs'
 
 const eventsFd = 3
 const maxLineBytes = 8192
+const maxOrderChars = 64
 
 export interface WorkerConfiguration {
   provider: string
@@ -53,15 +54,30 @@ export function readConfiguration(): WorkerConfiguration {
   }
 }
 
-/** Calls back once, when the manager says `stop`, ends or is killed, or at SIGTERM. */
-export function onStop(stop: () => void): void {
-  let called = false
+export interface Orders {
+  /** New calls are to be refused. */
+  drain(): void
+  /** Once: the manager says so, ends or is killed; or SIGTERM. */
+  stop(): void
+}
+
+/** Calls back for what the manager says: lines, which may arrive in pieces. */
+export function onOrders({ drain, stop }: Orders): void {
+  let stopped = false
   const once = (): void => {
-    if (!called) stop()
-    called = true
+    if (!stopped) stop()
+    stopped = true
   }
-  // All that comes after the configuration is "stop"; the end of the stream means the same.
-  process.stdin.once('data', once)
+  let rest = ''
+  process.stdin.setEncoding('latin1')
+  process.stdin.on('data', (text: string) => {
+    const lines = (rest + text).split('\n')
+    rest = (lines.pop() ?? '').slice(0, maxOrderChars)
+    for (const line of lines) {
+      if (line === 'drain') drain()
+      else if (line === 'stop') once()
+    }
+  })
   process.stdin.once('end', once)
   process.stdin.once('error', once)
   process.once('SIGTERM', once)

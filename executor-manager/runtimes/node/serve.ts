@@ -72,9 +72,16 @@ export class CallServer {
     this.#schedule()
   }
 
-  /** Running calls finish, queued ones are refused. */
+  /** The lease is being revoked: running calls finish, all others are refused. */
+  drain(): void {
+    this.#channel.refuse('leaseRevoked')
+    this.#schedule()
+  }
+
+  /** Running calls finish, queued ones are refused; then the worker has ended. */
   stop(): void {
     this.#stopping = true
+    this.#channel.refuse('leaseEnded')
     this.#schedule()
   }
 
@@ -213,7 +220,7 @@ export class CallServer {
   }
 
   #finish(): void {
-    this.#channel.stop()
+    this.#channel.settle()
     if (this.#pending.size > 0) {
       // Each settling call comes back here; the manager's patience is the limit.
       return

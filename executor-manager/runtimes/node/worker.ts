@@ -4,7 +4,7 @@
 import { pathToFileURL } from 'node:url'
 import { Channel } from './channel.js'
 import { describe, exportedFunctions } from './invoke.js'
-import { onStop, readConfiguration, sendEvent } from './manager-link.js'
+import { onOrders, readConfiguration, sendEvent } from './manager-link.js'
 import { CallServer } from './serve.js'
 
 // As of the native worker.
@@ -14,8 +14,10 @@ async function main(): Promise<void> {
   const configuration = readConfiguration()
   let stopEarly = true
   let stop = (): void => process.exit(0)
+  let draining = false
+  let drain = (): void => void (draining = true)
   // From now on a manager that is killed takes us along, also while the package is being loaded.
-  onStop(() => stop())
+  onOrders({ drain: () => drain(), stop: () => stop() })
 
   const url = pathToFileURL(configuration.package).href
   const module = (await import(url).catch((error: unknown) => {
@@ -67,6 +69,8 @@ async function main(): Promise<void> {
     fail(new Error(message))
   })
   stop = () => server.stop()
+  drain = () => server.drain()
+  if (draining) drain()
   server.start()
   sendEvent({ event: 'ready', address: channel.address, functions: names })
 }

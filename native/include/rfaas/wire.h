@@ -41,8 +41,9 @@ enum class CallStatus : uint8_t {
     kDeadline = 4,         // the deadline passed before or while it ran
     kLeaseEnded = 5,       // the worker is being shut down; the call did not run
     kBadRequest = 6,       // the header made no sense; the call did not run
-    kWorkerLost = 7  // the function took its worker down; also what a client reports for calls
-                     // whose connection is gone
+    kWorkerLost = 7,   // the function took its worker down; also what a client reports for calls
+                       // whose connection is gone
+    kLeaseRevoked = 8  // the lease is being revoked, running calls finish; this one did not run
 };
 
 // Private data of the connection request. InfiniBand leaves 56 bytes for it.

@@ -11,14 +11,15 @@
 
 namespace {
 
-int64_t echo(const void* input, size_t input_bytes, void* output, size_t capacity,
-             rfaas_context*) {
+int64_t echo(const void* input, size_t input_bytes, void* output, size_t capacity, rfaas_context*) {
     if (input_bytes > capacity) return RFAAS_OUTPUT_TOO_SMALL;
     std::memcpy(output, input, input_bytes);
     return static_cast<int64_t>(input_bytes);
 }
 
-int64_t nothing(const void*, size_t, void*, size_t, rfaas_context*) { return 0; }
+int64_t nothing(const void*, size_t, void*, size_t, rfaas_context*) {
+    return 0;
+}
 
 int64_t worker(const void*, size_t, void* output, size_t, rfaas_context* context) {
     std::memcpy(output, &context->worker, sizeof context->worker);
@@ -52,7 +53,9 @@ int64_t fails(const void*, size_t, void*, size_t, rfaas_context* context) {
     return RFAAS_ERROR;
 }
 
-int64_t fails_silently(const void*, size_t, void*, size_t, rfaas_context*) { return RFAAS_ERROR; }
+int64_t fails_silently(const void*, size_t, void*, size_t, rfaas_context*) {
+    return RFAAS_ERROR;
+}
 
 int64_t too_much(const void*, size_t, void*, size_t capacity, rfaas_context*) {
     return static_cast<int64_t>(capacity) + 1;
@@ -63,11 +66,17 @@ int64_t crash(const void*, size_t, void*, size_t, rfaas_context*) {
     return 0;
 }
 
-int64_t abort_it(const void*, size_t, void*, size_t, rfaas_context*) { std::abort(); }
+int64_t abort_it(const void*, size_t, void*, size_t, rfaas_context*) {
+    std::abort();
+}
 
-int64_t exit_it(const void*, size_t, void*, size_t, rfaas_context*) { std::exit(3); }
+int64_t exit_it(const void*, size_t, void*, size_t, rfaas_context*) {
+    std::exit(3);
+}
 
-int64_t vanish(const void*, size_t, void*, size_t, rfaas_context*) { ::_exit(5); }
+int64_t vanish(const void*, size_t, void*, size_t, rfaas_context*) {
+    ::_exit(5);
+}
 
 int64_t overrun(const void*, size_t, void* output, size_t capacity, rfaas_context*) {
     std::memset(output, 1, capacity + (1 << 20));
@@ -90,9 +99,26 @@ int64_t sleep_ms(const void* input, size_t input_bytes, void*, size_t, rfaas_con
     return 0;
 }
 
+// Adds a byte to the file that the input names behind its first four bytes, then sleeps for the
+// milliseconds that those say. What a file holds tells how often the function ran.
+int64_t mark(const void* input, size_t input_bytes, void*, size_t, rfaas_context*) {
+    uint32_t milliseconds = 0;
+    if (input_bytes < sizeof milliseconds) return RFAAS_ERROR;
+    std::memcpy(&milliseconds, input, sizeof milliseconds);
+    const std::string path(static_cast<const char*>(input) + sizeof milliseconds,
+                           input_bytes - sizeof milliseconds);
+    std::FILE* file = std::fopen(path.c_str(), "a");
+    if (file == nullptr || std::fputc('x', file) == EOF || std::fclose(file) != 0) {
+        return RFAAS_ERROR;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
+    return 0;
+}
+
 }  // namespace
 
 RFAAS_FUNCTIONS({"echo", echo}, {"nothing", nothing}, {"worker", worker}, {"pid", pid},
                 {"descriptors", descriptors}, {"fails", fails}, {"fails_silently", fails_silently},
                 {"too_much", too_much}, {"crash", crash}, {"abort", abort_it}, {"exit", exit_it},
-                {"vanish", vanish}, {"overrun", overrun}, {"loop", loop}, {"sleep_ms", sleep_ms})
+                {"vanish", vanish}, {"overrun", overrun}, {"loop", loop}, {"sleep_ms", sleep_ms},
+                {"mark", mark})

@@ -1,5 +1,5 @@
 // A function for each way in which a JavaScript function can go wrong, and some that go right.
-import { readdirSync, readlinkSync } from 'node:fs'
+import { appendFileSync, readdirSync, readlinkSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 export function echo(input, output) {
@@ -12,6 +12,19 @@ export const reversed = (input) => Uint8Array.from(input).reverse()
 export async function later(input) {
   await sleep(20)
   return input
+}
+
+/** Sleeps for the milliseconds that the input says. */
+export async function sleep_ms(input) {
+  await sleep(new DataView(input.buffer, input.byteOffset).getUint32(0, true))
+  return 0
+}
+
+/** Adds a byte to the file that the input names behind its first four bytes, then sleeps for the
+ * milliseconds that those say. */
+export async function mark(input) {
+  appendFileSync(Buffer.from(input.subarray(4)).toString(), 'x')
+  return sleep_ms(input)
 }
 
 export function requestId(input, output, context) {

@@ -1,0 +1,112 @@
+// One worker without an executor manager, and a client that is connected to it: the test itself
+// says on the worker's stdin what a manager would say.
+import { spawn, type ChildProcess } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import type { Readable } from 'node:stream'
+
+import { workerProgram } from '../../executor-manager/src/paths.js'
+import { Functions } from '../../lib/client/functions.js'
+import type { Runtime } from '../../lib/control/schemas.js'
+import { native } from '../../lib/native.js'
+
+const ticket = '07'.repeat(32)
+const slots = 4
+const bytes = 4096
+
+export interface WorkerEvent {
+  event: string
+  reason?: string
+  functions?: string[]
+}
+
+export class LoneWorker {
+  readonly address: string
+  /** What it reported so far. */
+  readonly events: WorkerEvent[] = []
+  readonly process: ChildProcess
+  /** The names of its functions. */
+  readonly ready: Promise<readonly string[]>
+  /** Rejects unless it ends by itself and without an error. */
+  readonly ended: Promise<void>
+  readonly #folder: string
+  readonly #runtime: Runtime
+  #functions: Functions[] = []
+
+  constructor(runtime: Runtime, path: string) {
+    this.#runtime = runtime
+    this.#folder = mkdtempSync(join(tmpdir(), 'rfaas-worker-'))
+    this.address = join(this.#folder, 'worker.sock')
+    const { command, args } = workerProgram(runtime)
+    this.process = spawn(command, args, { stdio: ['pipe', 'ignore', 'inherit', 'pipe'] })
+    this.ready = new Promise((resolve, reject) => {
+      createInterface({ input: this.process.stdio[3] as Readable }).on('line', (line) => {
+        const event = JSON.parse(line) as WorkerEvent
+        this.events.push(event)
+        if (event.event === 'ready') resolve(event.functions ?? [])
+      })
+      this.process.once('exit', () => reject(new Error('the worker ended before it was ready')))
+    })
+    this.ready.catch(() => undefined)
+    this.ended = new Promise((resolve, reject) => {
+      this.process.once('exit', (code, signal) => {
+        if (code === 0) resolve()
+        else reject(new Error(`the worker ended with ${code ?? signal}`))
+      })
+    })
+    this.ended.catch(() => undefined)
+    const configuration = {
+      provider: 'shm',
+      device: '',
+      address: this.address,
+      ticket,
+      package: path,
+      worker: 0,
+      core: '',
+      slots,
+      payload_bytes: bytes,
+      output_bytes: bytes,
+      hot_timeout_us: 0,
+    }
+    const lines = Object.entries(configuration).map(([key, value]) => `${key}=${value}\n`)
+    this.say(`${lines.join('')}\n`)
+  }
+
+  /** A path in a folder that goes with the worker. */
+  file(name: string): string {
+    return join(this.#folder, name)
+  }
+
+  /** On its stdin, as it stands. */
+  say(text: string): void {
+    this.process.stdin?.write(text)
+  }
+
+  async connect(): Promise<Functions> {
+    const names = [...(await this.ready)]
+    const device = native.openDevice('shm', '')
+    const functions = await Functions.connect(
+      device,
+      {
+        id: 'x-0000000000000000',
+        package: '0'.repeat(64),
+        runtime: this.#runtime,
+        provider: 'shm',
+        functions: names,
+        workers: [{ worker: 0, core: 0, address: this.address, ticket }],
+      },
+      { slots, payloadBytes: bytes, outputBytes: bytes, hotWaitMs: 1 },
+      () => Promise.resolve(device.close()),
+    )
+    this.#functions.push(functions)
+    return functions
+  }
+
+  close(): void {
+    for (const functions of this.#functions) functions.destroy()
+    this.process.kill('SIGKILL')
+    rmSync(this.#folder, { recursive: true })
+  }
+}
