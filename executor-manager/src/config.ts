@@ -1,5 +1,4 @@
 // Options of the executor manager: what is allowed, the defaults, and where its files are.
-import { mkdtempSync } from 'node:fs'
 import { isIPv4, isIPv6 } from 'node:net'
 import { homedir, hostname, tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
@@ -126,29 +125,6 @@ export function resolveConfig(options: ExecutorManagerOptions): Config {
     maxStoreBytes: parseBytes(options.maxStoreBytes ?? '4GiB', 'maxStoreBytes'),
     graceMs: parseDuration(options.graceMs ?? 1000, 'graceMs'),
     readyTimeoutMs: parseDuration(options.readyTimeoutMs ?? 15_000, 'readyTimeoutMs'),
-  }
-}
-
-/** A fresh folder for sockets, for this user only. Short enough for the names that go into it. */
-export function createSocketDir(parent: string): string {
-  let path: string
-  try {
-    path = mkdtempSync(join(parent, 'rfaas-'))
-  } catch (error) {
-    throw new RfaasError(
-      'ERR_RFAAS_INVALID_ARGUMENT',
-      `runtimeDir ${parent} cannot be used (${(error as NodeJS.ErrnoException).code}): name a folder that this user can write to`,
-      { cause: error, field: 'runtimeDir', value: parent },
-    )
-  }
-  return path
-}
-
-/** Addresses of UNIX sockets have 107 bytes; ours add up to 34 to the folder and its own name. */
-export function checkSocketDirLength(parent: string): void {
-  const most = 107 - '/rfaas-XXXXXX'.length - '/x-0123456789abcdef-4095-99999'.length
-  if (Buffer.byteLength(parent) > most) {
-    throw invalidArgument('runtimeDir', parent, `at most ${most} bytes, for names of UNIX sockets`)
   }
 }
 

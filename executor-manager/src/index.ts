@@ -5,17 +5,13 @@ import { createFolder } from '../../lib/control/folder.js'
 import { createLogger } from '../../lib/control/log.js'
 import { createServer } from '../../lib/control/server.js'
 import { hostId } from '../../lib/host.js'
-import {
-  checkSocketDirLength,
-  createSocketDir,
-  resolveConfig,
-  type ExecutorManagerOptions,
-} from './config.js'
+import { resolveConfig, type ExecutorManagerOptions } from './config.js'
 import { LeaseTable } from './leases.js'
 import { createMetrics } from './metrics.js'
 import { PackageStore } from './packages.js'
 import { Registration } from './registration.js'
 import { addClientRoutes } from './server.js'
+import { checkSocketFolderLength, createSocketFolder } from './socket-folder.js'
 
 export type { ExecutorManagerOptions } from './config.js'
 
@@ -38,7 +34,7 @@ export async function startExecutorManager(
   options: ExecutorManagerOptions = {},
 ): Promise<RunningExecutorManager> {
   const config = resolveConfig(options)
-  checkSocketDirLength(config.runtimeParent)
+  checkSocketFolderLength(config.runtimeParent)
   const logger =
     options.logger ?? createLogger({ name: 'executor-manager', level: options.logLevel ?? 'info' })
   createFolder('dataDir', config.dataDir)
@@ -48,7 +44,7 @@ export async function startExecutorManager(
     maxPackageBytes: config.maxPackageBytes,
     maxStoreBytes: config.maxStoreBytes,
   })
-  const socketDir = createSocketDir(config.runtimeParent)
+  const socketDir = createSocketFolder(config.runtimeParent)
   const removeSocketDir = (): void => rmSync(socketDir, { recursive: true, force: true })
 
   try {

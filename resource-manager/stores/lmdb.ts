@@ -1,9 +1,10 @@
 // The default store: LMDB in the data directory. Values are JSON text, keys are `<kind>/<id>`.
-import { closeSync, fstatSync, openSync, readFileSync, readSync, statfsSync } from 'node:fs'
+import { closeSync, fstatSync, openSync, readSync, statfsSync } from 'node:fs'
 import { join } from 'node:path'
 import { open, type RootDatabase } from 'lmdb'
 import { Type, type Static, type TSchema } from 'typebox'
 import { inspect } from '../../lib/control/check.js'
+import { isRunning, ProcessIdentity, thisProcess } from '../../lib/control/process-identity.js'
 import { RfaasError } from '../../lib/errors.js'
 import { formatBytes } from '../../lib/units.js'
 import {
@@ -19,9 +20,6 @@ const formatVersion = 1
 
 const Version = Type.Integer({ minimum: 1 })
 const Epoch = Type.Integer({ minimum: 0 })
-/** The process that has the store open. A process id is reused, its start time in this boot is not. */
-const Owner = Type.Object({ pid: Type.Integer(), startTicks: Type.String(), bootId: Type.String() })
-type Owner = Static<typeof Owner>
 
 const keys = { version: 'meta/version', epoch: 'meta/epoch', owner: 'meta/owner' }
 
@@ -149,8 +147,8 @@ class LmdbStore implements Store {
   /** Two managers on one store would grant the same cores. LMDB's writer lock spans processes, so
    * reading the owner and becoming it is one step. */
   #takeOwnership(dataDir: string): void {
-    const holder = this.#db.transactionSync((): Owner | undefined => {
-      const current = this.#read(keys.owner, Owner)
+    const holder = this.#db.transactionSync((): ProcessIdentity | undefined => {
+      const current = this.#read(keys.owner, ProcessIdentity)
       if (current !== undefined && isRunning(current)) return current
       this.#db.putSync(keys.owner, JSON.stringify(thisProcess()))
       return undefined
@@ -244,31 +242,6 @@ function fileFlaw(path: string): string | undefined {
   } finally {
     closeSync(file)
   }
-}
-
-function thisProcess(): Owner {
-  return { pid: process.pid, startTicks: startTicks(process.pid) ?? '', bootId: bootId() }
-}
-
-function isRunning(owner: Owner): boolean {
-  return owner.bootId === bootId() && startTicks(owner.pid) === owner.startTicks
-}
-
-function bootId(): string {
-  return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
-}
-
-/** Field 22 of /proc/<pid>/stat; undefined when there is no such process, or only its zombie. */
-function startTicks(pid: number): string | undefined {
-  let stat: string
-  try {
-    stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
-  } catch {
-    return undefined
-  }
-  // The second field is the program's name in parentheses and may itself contain any of both.
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-  return fields[0] === 'Z' ? undefined : fields[19]
 }
 
 function messageOf(error: unknown): string {
