@@ -1,0 +1,117 @@
+// The rules that hold in every scenario, whatever its fault: no core is granted twice, no lease and no
+// entry of the ledger is lost, no process is left behind.
+import assert from 'node:assert/strict'
+import { readFileSync, readdirSync } from 'node:fs'
+import { join } from 'node:path'
+
+import { openLmdbStore } from '../../resource-manager/stores/lmdb.js'
+import type { Snapshot } from '../../resource-manager/stores/store.js'
+import type { Cluster } from './cluster.js'
+import { descendants, isAlive, until, workersOf } from './proc.js'
+
+const sampleMs = 100
+
+export class Audit {
+  readonly #granted = new Set<string>()
+  readonly #crowded: string[] = []
+  #watch: NodeJS.Timeout | undefined
+  /** Set by scenarios that leave no store to look into. */
+  storeIsGone = false
+
+  /** A client was told that it has this lease. */
+  granted(lease: string): void {
+    this.#granted.add(lease)
+  }
+
+  /** Looks again and again whether two workers share a core. */
+  watch(cluster: Cluster): void {
+    this.#watch = setInterval(() => this.#sample(cluster), sampleMs).unref()
+  }
+
+  /** Ends the cluster. */
+  async examine(cluster: Cluster): Promise<void> {
+    clearInterval(this.#watch)
+    assert.deepEqual(this.#crowded, [], 'a core ran workers of two leases')
+    const below = cluster.executorManagers.flatMap(({ pid }) => descendants(pid))
+    for (const daemon of cluster.daemons) {
+      if (!daemon.running) continue
+      assert.equal(await daemon.end('SIGTERM'), 0, `a manager ended badly: ${daemon.log}`)
+    }
+    await until('all workers ended with their manager', () => !below.some(isAlive), 5000)
+    const sockets = readdirSync(cluster.folder).filter((name) => name.startsWith('rfaas-'))
+    assert.deepEqual(sockets, [], 'folders with sockets were left behind')
+    if (!this.storeIsGone) await this.#examineStore(join(cluster.folder, 'rm'))
+  }
+
+  async #examineStore(folder: string): Promise<void> {
+    const store = openLmdbStore(folder, 0)
+    try {
+      const snapshot = store.load()
+      const ledger = [...snapshot.ledger]
+      for (const id of this.#granted) {
+        const known = snapshot.leases.some((lease) => lease.id === id)
+        assert(known || ledger.some(({ lease }) => lease === id), `lease ${id} was lost`)
+      }
+      for (const { id, state } of snapshot.leases) {
+        if (state !== 'closed') continue
+        assert(
+          ledger.some(({ lease }) => lease === id),
+          `closed lease ${id} is not in the ledger`,
+        )
+      }
+      checkIntervals({ ...snapshot, ledger })
+    } finally {
+      await store.close()
+    }
+  }
+
+  #sample(cluster: Cluster): void {
+    const holders = new Map<string, number>()
+    for (const { pid } of cluster.executorManagers) {
+      for (const worker of workersOf(pid)) {
+        const core = pinnedCore(worker)
+        if (core === undefined) continue
+        const other = holders.get(core)
+        if (other === undefined) holders.set(core, worker)
+        else this.#crowded.push(`core ${core}: processes ${other} and ${worker}`)
+      }
+    }
+  }
+}
+
+/** From its grant until it was closed a lease has its cores for itself. */
+function checkIntervals({ leases, ledger }: Snapshot): void {
+  interface Interval {
+    lease: string
+    begin: number
+    end: number
+  }
+  const intervals = new Map<string, Interval[]>()
+  const add = (node: string, cores: readonly number[], interval: Interval): void => {
+    for (const core of cores) {
+      const key = `core ${core} of ${node}`
+      const others = intervals.get(key) ?? []
+      for (const other of others) {
+        const overlaps = interval.begin < other.end && other.begin < interval.end
+        assert(!overlaps, `${key} was granted twice: ${interval.lease} and ${other.lease}`)
+      }
+      intervals.set(key, [...others, interval])
+    }
+  }
+  for (const { lease, node, cores, startMs, endMs } of ledger) {
+    add(node, cores, { lease, begin: startMs, end: endMs })
+  }
+  for (const { id, node, cores, state, grantedAtMs } of leases) {
+    if (state !== 'closed') add(node, cores, { lease: id, begin: grantedAtMs, end: Infinity })
+  }
+}
+
+function pinnedCore(pid: number): string | undefined {
+  try {
+    const status = readFileSync(`/proc/${pid}/status`, 'utf8')
+    const list = /^Cpus_allowed_list:\s*(\S+)$/m.exec(status)?.[1]
+    return list !== undefined && /^\d+$/.test(list) ? list : undefined
+  } catch {
+    return undefined
+  }
+}

@@ -1,0 +1,116 @@
+// A resource manager and its nodes, each in a process of its own, that can be struck down and brought
+// back one by one. A node lends one or two of this machine's cores.
+import { setTimeout as sleep } from 'node:timers/promises'
+import { join } from 'node:path'
+
+import { Client } from '../../lib/index.js'
+import { Daemon, type DaemonOptions } from './daemon.js'
+
+/** Short ones, so that what depends on them is soon seen; a node may miss several heartbeats. */
+export const heartbeatMs = 200
+export const nodeTimeoutMs = 2000
+
+export interface ClusterOptions {
+  /** What each node lends, as for `--cores`. Default: one node with cores 0 and 1. */
+  nodes?: readonly string[]
+  /** Further flags, and where the managers run. */
+  resourceManager?: { args?: readonly string[] } & DaemonOptions
+  executorManager?: { args?: readonly string[] } & DaemonOptions
+}
+
+interface Place {
+  daemon: Daemon | undefined
+  args: readonly string[]
+  options: DaemonOptions
+}
+
+export class Cluster {
+  readonly folder: string
+  readonly #options: ClusterOptions
+  readonly #resourceManager: Place
+  readonly #nodes: Place[]
+
+  private constructor(folder: string, options: ClusterOptions) {
+    this.folder = folder
+    this.#options = options
+    const { args = [], ...where } = options.resourceManager ?? {}
+    const own = ['--data-dir', join(folder, 'rm'), '--heartbeat-ms', `${heartbeatMs}ms`]
+    const timeout = ['--node-timeout-ms', `${nodeTimeoutMs}ms`]
+    this.#resourceManager = {
+      daemon: undefined,
+      args: ['resource-manager', '--log-level', 'info', ...own, ...timeout, ...args],
+      options: where,
+    }
+    this.#nodes = []
+  }
+
+  static async start(folder: string, options: ClusterOptions = {}): Promise<Cluster> {
+    const cluster = new Cluster(folder, options)
+    cluster.#resourceManager.daemon = await launch(cluster.#resourceManager)
+    for (const cores of options.nodes ?? ['0,1']) cluster.#nodes.push(cluster.#placeOf(cores))
+    await Promise.all(cluster.#nodes.map(async (place) => (place.daemon = await launch(place))))
+    await cluster.registered()
+    return cluster
+  }
+
+  get url(): string {
+    return this.resourceManager.url
+  }
+
+  get resourceManager(): Daemon {
+    return this.#resourceManager.daemon!
+  }
+
+  /** The executor manager of a node, counted from 0. */
+  node(index = 0): Daemon {
+    return this.#nodes[index]!.daemon!
+  }
+
+  get daemons(): Daemon[] {
+    return [...this.#nodes, this.#resourceManager].flatMap(({ daemon }) => daemon ?? [])
+  }
+
+  get executorManagers(): Daemon[] {
+    return this.#nodes.flatMap(({ daemon }) => daemon ?? [])
+  }
+
+  /** Starts what has ended, where it was: same folder, same port unless told otherwise. */
+  async restartResourceManager(): Promise<Daemon> {
+    return (this.#resourceManager.daemon = await launch(this.#resourceManager))
+  }
+
+  async restartNode(index = 0, { samePort = true } = {}): Promise<Daemon> {
+    const place = this.#nodes[index]!
+    if (!samePort) place.daemon = undefined
+    return (place.daemon = await launch(place))
+  }
+
+  /** Resolves when as many nodes are up as there should be. */
+  async registered(withinMs = 15_000): Promise<void> {
+    await using client = await Client.connect(this.url)
+    const deadline = performance.now() + withinMs
+    for (;;) {
+      const up = (await client.nodes()).filter(({ state }) => state === 'up')
+      if (up.length >= this.#nodes.length) return
+      if (performance.now() > deadline) throw new Error(`${up.length} nodes are up`)
+      await sleep(20)
+    }
+  }
+
+  #placeOf(cores: string): Place {
+    const name = `node-${this.#nodes.length + 1}`
+    const { args = [], ...options } = this.#options.executorManager ?? {}
+    const own = ['--data-dir', join(this.folder, name), '--runtime-dir', this.folder]
+    const lends = ['--name', name, '--cores', cores.includes(',') ? cores : `${cores}-${cores}`]
+    const where = ['--resource-manager', this.url]
+    return {
+      daemon: undefined,
+      args: ['executor-manager', '--log-level', 'info', ...own, ...lends, ...where, ...args],
+      options,
+    }
+  }
+}
+
+function launch({ daemon, args, options }: Place): Promise<Daemon> {
+  return Daemon.start([...args, '--port', daemon?.port ?? '0'], options)
+}

@@ -1,0 +1,20 @@
+// All rows of the failure matrix, in the order of docs/failures.md.
+import type { Scenario } from './scenario.js'
+import { clients } from './scenarios/clients.js'
+import { executorManagers } from './scenarios/executor-managers.js'
+import { functions } from './scenarios/functions.js'
+import { resourceManagers } from './scenarios/resource-managers.js'
+import { workers } from './scenarios/workers.js'
+
+export interface Section {
+  title: string
+  scenarios: readonly Scenario[]
+}
+
+export const matrix: readonly Section[] = [
+  { title: 'Functions', scenarios: functions },
+  { title: 'Workers and executors', scenarios: workers },
+  { title: 'The executor manager', scenarios: executorManagers },
+  { title: 'The resource manager', scenarios: resourceManagers },
+  { title: 'Clients', scenarios: clients },
+]

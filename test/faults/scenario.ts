@@ -1,0 +1,49 @@
+// What a row of the failure matrix is. docs/failures.md shows the first three fields of each, the
+// runner (run.ts) provokes the fault and shows what was seen.
+import { existsSync } from 'node:fs'
+
+import type { Stage } from './stage.js'
+
+export interface Scenario {
+  /** For the command line. */
+  name: string
+  fault: string
+  /** The outcome for the caller, in one sentence. */
+  promise: string
+  /** What the host must have; without it the row is skipped, and says why. */
+  needs?: Need
+  /** A recovery that takes longer breaks the promise. */
+  recoversWithinMs?: number
+  /** For all of it, the start of the cluster included. Default 60 s. */
+  withinMs?: number
+  /** Provokes the fault; an exception breaks the promise. */
+  run(stage: Stage): Promise<Seen>
+}
+
+export interface Seen {
+  /** A few words. */
+  seen: string
+  /** From the fault, or its end where only its end can be recovered from. */
+  recoveredMs?: number
+}
+
+export type Need = 'root' | 'faketime' | 'verbs'
+
+export const libfaketime = [
+  '/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1',
+  '/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1',
+].find((path) => existsSync(path))
+
+/** Why this host cannot run a scenario; undefined if it can. */
+export function lacking(need: Need | undefined): string | undefined {
+  switch (need) {
+    case 'root':
+      return process.getuid?.() === 0 ? undefined : 'needs root, for namespaces and mounts'
+    case 'faketime':
+      return libfaketime === undefined ? 'needs the Debian package faketime' : undefined
+    case 'verbs':
+      return process.env['RFAAS_REQUIRE'] === 'verbs' ? undefined : 'needs RDMA: npm run test:roce'
+    case undefined:
+      return undefined
+  }
+}

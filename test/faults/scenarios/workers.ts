@@ -1,0 +1,194 @@
+// Workers and whole executors, struck from outside.
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { setTimeout as sleep } from 'node:timers/promises'
+
+import { invoke, recovered, sleepers, summary, Traffic, word } from '../calls.js'
+import { signal, workersOf } from '../proc.js'
+import type { Scenario } from '../scenario.js'
+import type { Deployed } from '../stage.js'
+
+/** Kills what `victims` chooses three times, which is as often as a worker may die young before it is
+ * made to wait; the middle of the times until all are ready again. */
+async function recovery(
+  { cluster, lease }: Deployed,
+  victims: (workers: number[]) => number[],
+): Promise<number> {
+  const times: number[] = []
+  for (let round = 0; round < 3; round += 1) {
+    const chosen = victims(workersOf(cluster.node().pid))
+    let missing = chosen.length
+    const ready = new Promise<void>((resolve) => {
+      lease.on('workerReady', () => (missing -= 1) === 0 && resolve())
+    })
+    const began = performance.now()
+    signal(chosen, 'SIGKILL')
+    await ready
+    times.push(performance.now() - began)
+    lease.removeAllListeners('workerReady')
+  }
+  return times.sort((a, b) => a - b)[1]!
+}
+
+export const workers: Scenario[] = [
+  {
+    name: 'worker-killed-idle',
+    fault: 'SIGKILL of an idle worker',
+    promise: 'No call fails; a new worker takes its place within 100 ms.',
+    recoversWithinMs: 100,
+    async run(stage) {
+      const deployed = await stage.deployed()
+      const recoveredMs = await recovery(deployed, ([first]) => [first!])
+      const outcomes = await sleepers(deployed.functions, 4, 10, 2000)
+      assert.equal(summary(outcomes), '4 ok')
+      return { seen: summary(outcomes), recoveredMs }
+    },
+  },
+  {
+    name: 'worker-killed-in-flight',
+    fault: 'SIGKILL of a worker, calls in flight',
+    promise:
+      'Its calls end at once with ERR_RFAAS_WORKER_LOST, the signal and the word that they may have run; calls of other workers go on; a new worker takes its place within 100 ms.',
+    recoversWithinMs: 100,
+    async run(stage) {
+      const deployed = await stage.deployed()
+      const { cluster, functions, lease } = deployed
+      // Two for each of the two workers: one runs, one waits behind it.
+      const calls = sleepers(functions, 4, 600, 5000)
+      await sleep(100)
+      const ready = once(lease, 'workerReady')
+      signal(workersOf(cluster.node().pid).slice(0, 1), 'SIGKILL')
+      const outcomes = await calls
+      const lost = outcomes.filter(({ code }) => code === 'ERR_RFAAS_WORKER_LOST')
+      assert.equal(summary(outcomes.filter(({ code }) => code === 'ok')), '2 ok')
+      assert.equal(lost.length, 2, summary(outcomes))
+      for (const { message, ms } of lost) {
+        assert.match(message, /SIGKILL.*may or may not have run/)
+        assert(ms < 600, `a lost call ended only after ${ms} ms`)
+      }
+      await ready
+      return {
+        seen: summary(outcomes),
+        recoveredMs: await recovery(deployed, ([first]) => [first!]),
+      }
+    },
+  },
+  {
+    name: 'worker-stopped-in-flight',
+    fault: 'SIGSTOP of a worker, calls in flight',
+    promise:
+      'Its calls end at their deadline with ERR_RFAAS_DEADLINE, calls of other workers go on; after SIGCONT it, or its successor, serves again.',
+    async run(stage) {
+      const { cluster, functions } = await stage.deployed()
+      const calls = sleepers(functions, 4, 500, 1000)
+      await sleep(100)
+      const stopped = workersOf(cluster.node().pid).slice(0, 1)
+      signal(stopped, 'SIGSTOP')
+      const outcomes = await calls
+      assert.equal(outcomes.filter(({ code }) => code === 'ok').length, 2, summary(outcomes))
+      assert.equal(outcomes.filter(({ code }) => code === 'ERR_RFAAS_DEADLINE').length, 2)
+      signal(stopped, 'SIGCONT')
+      return { seen: summary(outcomes), recoveredMs: await recovered(functions) }
+    },
+  },
+  {
+    name: 'worker-stopped-idle',
+    fault: 'SIGSTOP of an idle worker',
+    promise:
+      'Calls that reach it end at their deadline with ERR_RFAAS_DEADLINE, never later; after SIGCONT it serves again.',
+    async run(stage) {
+      const { cluster, functions } = await stage.deployed()
+      const stopped = workersOf(cluster.node().pid).slice(0, 1)
+      signal(stopped, 'SIGSTOP')
+      const outcomes = await sleepers(functions, 4, 1, 500)
+      assert.equal(outcomes.filter(({ code }) => code === 'ok').length, 2, summary(outcomes))
+      signal(stopped, 'SIGCONT')
+      return { seen: summary(outcomes), recoveredMs: await recovered(functions) }
+    },
+  },
+  {
+    name: 'executor-killed-idle',
+    fault: 'SIGKILL of an idle executor (all workers of a lease)',
+    promise: 'No call fails; calls that come meanwhile wait; all workers are back within 200 ms.',
+    recoversWithinMs: 200,
+    async run(stage) {
+      const deployed = await stage.deployed()
+      const { cluster, functions, lease } = deployed
+      const recoveredMs = await recovery(deployed, (all) => all)
+      const workers = workersOf(cluster.node().pid)
+      let lost = 0
+      const known = new Promise<void>((resolve) => {
+        lease.on('workerLost', () => (lost += 1) === workers.length && resolve())
+      })
+      signal(workers, 'SIGKILL')
+      // A call that is made before the loss is known here is a call in flight.
+      await known
+      const outcomes = await sleepers(functions, 4, 1, 5000)
+      assert.equal(summary(outcomes), '4 ok')
+      return { seen: summary(outcomes), recoveredMs }
+    },
+  },
+  {
+    name: 'executor-killed-in-flight',
+    fault: 'SIGKILL of an executor, calls in flight',
+    promise:
+      'Its calls end at once with ERR_RFAAS_WORKER_LOST and the word that they may have run; all workers are back within 200 ms.',
+    recoversWithinMs: 200,
+    async run(stage) {
+      const deployed = await stage.deployed()
+      const calls = sleepers(deployed.functions, 4, 1000, 5000)
+      await sleep(100)
+      signal(workersOf(deployed.cluster.node().pid), 'SIGKILL')
+      const outcomes = await calls
+      assert.equal(summary(outcomes), '4 ERR_RFAAS_WORKER_LOST')
+      for (const { message } of outcomes) assert.match(message, /may or may not have run/)
+      await recovered(deployed.functions)
+      await sleep(1100)
+      return { seen: summary(outcomes), recoveredMs: await recovery(deployed, (all) => all) }
+    },
+  },
+  {
+    name: 'executor-stopped',
+    fault: 'SIGSTOP of an executor, calls in flight and after it',
+    promise:
+      'Every call ends at its deadline with ERR_RFAAS_DEADLINE; after SIGCONT its workers, or their successors, serve again.',
+    async run(stage) {
+      const { cluster, functions } = await stage.deployed()
+      const inFlight = sleepers(functions, 4, 300, 600)
+      await sleep(100)
+      const all = workersOf(cluster.node().pid)
+      signal(all, 'SIGSTOP')
+      const outcomes = [...(await inFlight), ...(await sleepers(functions, 4, 1, 300))]
+      assert.equal(summary(outcomes), '8 ERR_RFAAS_DEADLINE')
+      signal(all, 'SIGCONT')
+      return { seen: summary(outcomes), recoveredMs: await recovered(functions) }
+    },
+  },
+  {
+    name: 'worker-dies-again-and-again',
+    fault: 'a worker that is killed as soon as it is back',
+    promise:
+      'The other worker answers every call meanwhile; the node is not kept busy by restarts.',
+    async run(stage) {
+      const { cluster, functions, lease } = await stage.deployed()
+      // Lost calls are those of the victim: two lanes, of which one at most is on it.
+      const traffic = new Traffic(functions, { lanes: 1 })
+      let kills = 0
+      const until = performance.now() + 4000
+      const victim = workersOf(cluster.node().pid)[0]!
+      signal([victim], 'SIGKILL')
+      lease.on('workerReady', () => {
+        kills += 1
+        const newest = Math.max(...workersOf(cluster.node().pid))
+        if (performance.now() < until) signal([newest], 'SIGKILL')
+      })
+      await sleep(4000)
+      const { answered, failures } = await traffic.stop()
+      assert(kills <= 10, `${kills} restarts in 4 s`)
+      assert(answered > 50, `only ${answered} calls were answered`)
+      for (const { code } of failures) assert.equal(code, 'ERR_RFAAS_WORKER_LOST')
+      assert.equal((await invoke(functions, 'echo', word(1), { timeoutMs: 5000 })).code, 'ok')
+      return { seen: `${answered} ok, ${failures.length} lost, ${kills} restarts` }
+    },
+  },
+]
