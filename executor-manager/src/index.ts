@@ -1,6 +1,7 @@
 // The executor manager as a library: `rfaas up` and the tests start it in their own process.
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
+import { monotonicMs } from '../../lib/control/clock.js'
 import { createFolder } from '../../lib/control/folder.js'
 import { createLogger } from '../../lib/control/log.js'
 import { createServer } from '../../lib/control/server.js'
@@ -88,6 +89,8 @@ export async function startExecutorManager(
         memoryBytes: config.memoryBytes,
         providers: config.providers,
         hostId: hostId(),
+        // In microseconds, so that no two are the same, whichever process of this boot asks.
+        sequence: Math.floor(monotonicMs() * 1000),
         leases: [...new Set([...leases.ids, ...registration.unconfirmedLeases])],
       }),
       welcomed: (publicKey) => (leases.publicKey = publicKey),

@@ -144,6 +144,8 @@ export const NodeRegistration = Type.Object(
     providers: Type.Array(ProviderInfo, { maxItems: 16 }),
     /** Identifies the host, so that a client on the same host may use shm. */
     hostId: Type.String({ minLength: 1, maxLength: 128 }),
+    /** Grows with every registration of this host: one that comes late, or twice, is refused. */
+    sequence: Type.Integer({ minimum: 0 }),
     /** Leases that have executors on the node now. */
     leases: Type.Array(identifier, { maxItems: 65536 }),
   },

@@ -33,7 +33,16 @@ export class NodeTable {
       throw invalidArgument('url', registration.url, 'an http or https URL')
     }
     const known = this.#nodes.get(registration.name)
-    if (known?.up === true && known.record.hostId !== registration.hostId) {
+    const { hostId, sequence } = registration
+    if (known?.record.hostId === hostId && sequence <= known.record.sequence) {
+      // What it says of the node's leases may not be true any more.
+      throw new RfaasError(
+        'ERR_RFAAS_INVALID_ARGUMENT',
+        `sequence is ${sequence}, node ${registration.name} has registered with ${known.record.sequence} already: register with a higher one`,
+        { field: 'sequence', value: sequence, status: 409 },
+      )
+    }
+    if (known?.up === true && known.record.hostId !== hostId) {
       throw new RfaasError(
         'ERR_RFAAS_INVALID_ARGUMENT',
         `name is "${registration.name}", which the node at ${known.record.url} on another host has: give every node its own name`,
@@ -43,9 +52,10 @@ export class NodeTable {
   }
 
   register(registration: NodeRegistration, nowMs: number): NodeRecord {
-    const { name, url, memoryBytes, providers, hostId } = registration
+    const { name, url, memoryBytes, providers, hostId, sequence } = registration
     const cores = [...registration.cores].sort((a, b) => a - b)
-    const record = { name, url, cores, memoryBytes, providers, hostId, lastSeenMs: nowMs }
+    const lastSeenMs = nowMs
+    const record = { name, url, cores, memoryBytes, providers, hostId, sequence, lastSeenMs }
     const stream = this.#nodes.get(name)?.stream
     this.#nodes.set(name, { record, up: true, lastHeard: performance.now(), stream })
     return record

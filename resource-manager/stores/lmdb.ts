@@ -16,7 +16,7 @@ import {
   type Store,
 } from './store.js'
 
-const formatVersion = 1
+const formatVersion = 2
 
 const Version = Type.Integer({ minimum: 1 })
 const Epoch = Type.Integer({ minimum: 0 })
@@ -166,8 +166,9 @@ class LmdbStore implements Store {
     if (version === formatVersion) return
     if (version !== undefined) {
       this.#db.transactionSync(() => this.#db.removeSync(keys.owner))
-      throw this.#damaged(
-        `has format ${version}, this version of rfaas reads format ${formatVersion}`,
+      throw new RfaasError(
+        'ERR_RFAAS_INTERNAL',
+        `the store ${this.#path} has format ${version}, this version of rfaas reads format ${formatVersion}: use the version that wrote it, or start with an empty data directory after all executors have ended`,
       )
     }
     this.#db.putSync(keys.version, JSON.stringify(formatVersion))

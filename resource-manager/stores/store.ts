@@ -45,6 +45,8 @@ export const NodeRecord = Type.Object(
       Type.Object({ name: identifier, available: Type.Boolean(), reason: Type.String() }, closed),
     ),
     hostId: Type.String({ minLength: 1 }),
+    /** Of its newest registration. */
+    sequence: time,
     lastSeenMs: time,
   },
   closed,

@@ -246,7 +246,7 @@ describe('the data directory', () => {
     ['node/node-a', '{}', /record node\/node-a: name is missing/],
     ['ledger/l-a', 'null', /record ledger\/l-a: it is null/],
     ['meta/epoch', '-1', /record meta\/epoch: it is -1, must be an integer >= 0/],
-    ['meta/version', '2', /has format 2, this version of rfaas reads format 1/],
+    ['meta/version', '1', /has format 1, this version of rfaas reads format 2: use the version/],
   ])('with a damaged record is refused, naming it: %s', async (key, text, message) => {
     const dataDir = temporaryDirectory()
     const first = await startManager({ dataDir })

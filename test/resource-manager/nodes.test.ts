@@ -195,6 +195,19 @@ describe('a node that registers again', () => {
     expect((await nodeInfo(url, 'node-a'))?.freeMemoryBytes).toBe(24 * MiB)
   })
 
+  it('is not believed what it said before: an old registration that comes again changes nothing', async () => {
+    const { url } = await startManager()
+    const node = await registeredNode(url)
+    const { lease: running, part } = await grant(url, { cores: 4 })
+    await node.active(running.id)
+    const before = { sequence: node.registration.sequence }
+    await node.register({ leases: [running.id] })
+    await expect(node.register({ ...before, leases: [] })).rejects.toThrow(
+      expect.objectContaining({ status: 409, field: 'sequence' }),
+    )
+    expect((await lease(url, running.id)).parts).toEqual([{ ...part, state: 'active' }])
+  })
+
   it('at another URL has its leases reached there', async () => {
     const { url } = await startManager()
     const node = await registeredNode(url)

@@ -95,6 +95,8 @@ export async function nodeInfo(url: string, name: string): Promise<NodeInfo | un
   return nodes.find((node) => node.name === name)
 }
 
+let registrations = 0
+
 /** Speaks for a node; what it reports is up to the test. */
 export class NodeClient {
   readonly registration: NodeRegistration
@@ -112,6 +114,7 @@ export class NodeClient {
       memoryBytes: 1024 * MiB,
       providers: [{ name: 'shm', available: true, reason: '' }],
       hostId: 'host-a',
+      sequence: 0,
       leases: [],
       ...registration,
     }
@@ -123,6 +126,7 @@ export class NodeClient {
   }
 
   register(changed: Partial<NodeRegistration> = {}): Promise<NodeWelcome> {
+    this.registration.sequence = registrations += 1
     const body = { ...this.registration, ...changed }
     return request(`${this.#url}/v1/nodes`, { method: 'POST', body, schema: NodeWelcome })
   }

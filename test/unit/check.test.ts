@@ -16,6 +16,7 @@ const registration = {
   memoryBytes: 1,
   providers: [{ name: 'shm', available: true, reason: '' }],
   hostId: 'h',
+  sequence: 1,
   leases: [],
 }
 
