@@ -1,9 +1,9 @@
 // Options of the executor manager: what is allowed, the defaults, and where its files are.
-import { isIPv4, isIPv6 } from 'node:net'
 import { homedir, hostname, tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import type { ProviderInfo } from '../../lib/control/schemas.js'
 import type { Logger, LogLevel } from '../../lib/control/log.js'
+import { isLoopback } from '../../lib/control/loopback.js'
 import { RfaasError, invalidArgument } from '../../lib/errors.js'
 import { native } from '../../lib/native.js'
 import { parseBytes, parseDuration } from '../../lib/units.js'
@@ -162,9 +162,4 @@ function directory(field: string, value: unknown): string {
 function defaultDataDir(): string {
   const state = process.env['XDG_STATE_HOME'] ?? join(homedir(), '.local/state')
   return join(state, 'rfaas/executor-manager')
-}
-
-function isLoopback(host: string): boolean {
-  if (isIPv4(host)) return host.startsWith('127.')
-  return isIPv6(host) ? host === '::1' : host === 'localhost'
 }

@@ -1,9 +1,11 @@
-// The client side of the control plane: JSON requests and server-sent events over the global fetch.
+// The client side of the control plane: JSON requests and server-sent events.
 // What comes back is from another process: bounded, parsed, checked against its schema.
+import type { ClientRequest, IncomingMessage } from 'node:http'
 import type { Static, TSchema } from 'typebox'
 import { RfaasError, type ErrorCode } from '../errors.js'
 import { check, inspect } from './check.js'
 import { ErrorBody } from './schemas.js'
+import { defaultTransport, type Transport } from './transport.js'
 
 export { check, checkArgument } from './check.js'
 
@@ -14,8 +16,10 @@ const maxEventBytes = 1024 * 1024
 const defaultIdleTimeoutMs = 45_000
 
 export interface CallOptions {
-  /** Lease token, sent as `Authorization: Bearer`. */
+  /** Lease token or API key, sent as `Authorization: Bearer`. */
   token?: string | undefined
+  /** Default: the authorities of the system, and no certificate. */
+  transport?: Transport | undefined
   signal?: AbortSignal | undefined
   /** For the whole request; for `events()`, until the stream is open. Default 10 s. */
   timeoutMs?: number | undefined
@@ -52,7 +56,7 @@ export async function request(
   using call = new Call(`${method} ${url}`, url, options)
   const response = await call.open(method, options.body)
   const text = await call.text(response)
-  if (!response.ok) throw errorFrom(call.name, response, text)
+  if (!isOk(response)) throw errorFrom(call.name, response, text)
   if (options.schema === undefined) return undefined
   return check(options.schema, parseJson(text, call.name, response), `the answer to ${call.name}`)
 }
@@ -66,15 +70,15 @@ export async function* events(
   using call = new Call(`GET ${url}`, url, options)
   try {
     const response = await call.open('GET', undefined, 'text/event-stream')
-    if (!response.ok) throw errorFrom(call.name, response, await call.text(response))
-    const type = response.headers.get('content-type') ?? 'none'
-    if (!type.startsWith('text/event-stream') || response.body === null) {
+    if (!isOk(response)) throw errorFrom(call.name, response, await call.text(response))
+    const type = response.headers['content-type'] ?? 'none'
+    if (!type.startsWith('text/event-stream')) {
       throw protocolError(call.name, `content type ${type} instead of text/event-stream`)
     }
     const idleMs = options.idleTimeoutMs ?? defaultIdleTimeoutMs
     const parser = new EventParser(call.name)
     call.restartTimer(idleMs)
-    for await (const chunk of call.chunks(response.body)) {
+    for await (const chunk of response as AsyncIterable<Buffer>) {
       call.restartTimer(idleMs)
       yield* parser.push(chunk)
     }
@@ -84,17 +88,15 @@ export async function* events(
   }
 }
 
-/** One fetch with its deadline. Timer and listener live exactly as long as the call: AbortSignal.any
+/** One request with its deadline. Timer and listener live exactly as long as the call: AbortSignal.any
  * would keep every call reachable from a long-lived signal. */
 class Call {
   readonly name: string
   readonly #url: string
   readonly #options: CallOptions
-  readonly #controller = new AbortController()
-  readonly #onAbort = (): void => this.#controller.abort()
-  // fetch() holds its signal weakly: after a garbage collection an abort may no longer reach it. So
-  // nothing here waits for fetch() alone.
-  readonly #aborted: Promise<never>
+  readonly #onAbort = (): void => this.#cancel()
+  #request: ClientRequest | undefined
+  #response: IncomingMessage | undefined
   #timer: NodeJS.Timeout | undefined
   #limitMs = 0
   #timedOut = false
@@ -103,12 +105,6 @@ class Call {
     this.name = name
     this.#url = url
     this.#options = options
-    const { signal } = this.#controller
-    this.#aborted = new Promise((_resolve, reject) => {
-      signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true })
-    })
-    this.#aborted.catch(() => undefined)
-    if (options.signal?.aborted === true) this.#controller.abort()
     options.signal?.addEventListener('abort', this.#onAbort, { once: true })
     this.restartTimer(options.timeoutMs ?? defaultTimeoutMs)
   }
@@ -118,55 +114,48 @@ class Call {
     this.#limitMs = limitMs
     this.#timer = setTimeout(() => {
       this.#timedOut = true
-      this.#controller.abort()
+      this.#cancel()
     }, limitMs)
   }
 
-  async open(method: string, body: unknown, accept = 'application/json'): Promise<Response> {
-    const headers: Record<string, string> = { accept }
-    if (this.#options.token !== undefined)
-      headers['authorization'] = `Bearer ${this.#options.token}`
-    const init: RequestInit = {
-      method,
-      headers,
-      signal: this.#controller.signal,
-      // A redirect would carry the token to somebody else.
-      redirect: 'error',
-    }
+  /** Resolves with the head of the answer. */
+  async open(method: string, body: unknown, accept = 'application/json'): Promise<IncomingMessage> {
+    const { token, signal, transport = defaultTransport } = this.#options
+    const headers: Record<string, string | number> = { accept }
+    if (token !== undefined) headers['authorization'] = `Bearer ${token}`
+    let payload: Uint8Array | undefined
     if (body instanceof Uint8Array) {
       headers['content-type'] = 'application/octet-stream'
-      init.body = body as Uint8Array<ArrayBuffer>
+      payload = body
     } else if (body !== undefined) {
       headers['content-type'] = 'application/json'
-      init.body = JSON.stringify(body)
+      payload = Buffer.from(JSON.stringify(body))
     }
+    if (payload !== undefined) headers['content-length'] = payload.byteLength
     try {
-      return await Promise.race([fetch(this.#url, init), this.#aborted])
+      signal?.throwIfAborted()
+      const sent = transport.send(new URL(this.#url), method, headers)
+      this.#request = sent
+      return await new Promise((resolve, reject) => {
+        sent.on('error', reject)
+        sent.once('response', (response) => {
+          this.#response = response
+          // Whoever reads it learns of the error; nobody may be reading.
+          response.on('error', () => undefined)
+          resolve(response)
+        })
+        sent.end(payload)
+      })
     } catch (error) {
-      throw this.failure(error)
+      throw error instanceof RfaasError ? error : this.failure(error)
     }
   }
 
-  /** The body of an answer until it ends; throws when the call is aborted. */
-  async *chunks(body: ReadableStream<Uint8Array>): AsyncGenerator<Uint8Array, void, undefined> {
-    const reader = body.getReader()
-    try {
-      for (;;) {
-        const { done, value } = await Promise.race([reader.read(), this.#aborted])
-        if (done) return
-        yield value
-      }
-    } finally {
-      void reader.cancel().catch(() => undefined)
-    }
-  }
-
-  async text(response: Response): Promise<string> {
-    if (response.body === null) return ''
-    const chunks: Uint8Array[] = []
+  async text(response: IncomingMessage): Promise<string> {
+    const chunks: Buffer[] = []
     let length = 0
     try {
-      for await (const chunk of this.chunks(response.body)) {
+      for await (const chunk of response as AsyncIterable<Buffer>) {
         length += chunk.byteLength
         if (length > maxAnswerBytes) {
           throw protocolError(this.name, `an answer longer than ${maxAnswerBytes} bytes`)
@@ -193,7 +182,7 @@ class Call {
     }
     return new RfaasError(
       'ERR_RFAAS_UNAVAILABLE',
-      `${this.name} failed: ${causeOf(error)}: check that the manager runs and that its URL is right`,
+      `${this.name} failed: ${causeOf(error)}: ${adviceFor(error, this.#url)}`,
       { cause: error },
     )
   }
@@ -201,8 +190,12 @@ class Call {
   [Symbol.dispose](): void {
     clearTimeout(this.#timer)
     this.#options.signal?.removeEventListener('abort', this.#onAbort)
-    // Frees the socket of an answer that was not read to its end; no effect on a finished one.
-    this.#controller.abort()
+    // The connection of an answer that was read to its end serves the next request.
+    if (this.#response?.complete !== true) this.#cancel()
+  }
+
+  #cancel(): void {
+    this.#request?.destroy(new Error('given up'))
   }
 }
 
@@ -265,16 +258,21 @@ class EventParser {
   }
 }
 
-function parseJson(text: string, name: string, response: Response): unknown {
+function isOk({ statusCode = 0 }: IncomingMessage): boolean {
+  return statusCode >= 200 && statusCode < 300
+}
+
+function parseJson(text: string, name: string, response: IncomingMessage): unknown {
   try {
     return JSON.parse(text) as unknown
   } catch {
-    throw protocolError(name, `${response.status} with a body that is not JSON`)
+    throw protocolError(name, `${response.statusCode} with a body that is not JSON`)
   }
 }
 
 /** The error that the manager raised, with its own code; or what the status alone tells. */
-function errorFrom(name: string, response: Response, text: string): RfaasError {
+function errorFrom(name: string, response: IncomingMessage, text: string): RfaasError {
+  const { statusCode: status = 0, statusMessage = '' } = response
   let body: unknown
   try {
     body = JSON.parse(text)
@@ -285,25 +283,25 @@ function errorFrom(name: string, response: Response, text: string): RfaasError {
     const { code, message, field, allowed } = (body as ErrorBody).error
     if (/^ERR_RFAAS_[A-Z_]{1,40}$/.test(code)) {
       return new RfaasError(code as ErrorCode, message, {
-        status: response.status,
+        status,
         ...(field === undefined ? {} : { field }),
         ...(allowed === undefined ? {} : { allowed }),
       })
     }
   }
   // Answers to HEAD have no body.
-  if (text === '' && response.status === 404) {
+  if (text === '' && status === 404) {
     return new RfaasError('ERR_RFAAS_NOT_FOUND', `${name}: not found`, { status: 404 })
   }
-  if (text === '' && response.status === 401) {
+  if (text === '' && status === 401) {
     return new RfaasError('ERR_RFAAS_UNAUTHORIZED', `${name}: refused`, { status: 401 })
   }
   // A proxy in between, or a manager that is just shutting down.
-  if (response.status >= 502 && response.status <= 504) {
-    const message = `${name}: unavailable (${response.status}): check that the manager runs`
-    return new RfaasError('ERR_RFAAS_UNAVAILABLE', message, { status: response.status })
+  if (status >= 502 && status <= 504) {
+    const message = `${name}: unavailable (${status}): check that the manager runs`
+    return new RfaasError('ERR_RFAAS_UNAVAILABLE', message, { status })
   }
-  return protocolError(name, `${response.status} ${response.statusText}`.trim(), response.status)
+  return protocolError(name, `${status} ${statusMessage}`.trim(), status)
 }
 
 function protocolError(name: string, got: string, status?: number): RfaasError {
@@ -314,13 +312,25 @@ function protocolError(name: string, got: string, status?: number): RfaasError {
   )
 }
 
-/** fetch says only "fetch failed"; the reason is further down. */
 function causeOf(error: unknown): string {
-  let current = error
-  while (current instanceof Error && current.cause instanceof Error) current = current.cause
-  if (!(current instanceof Error)) return String(current)
-  if (current instanceof AggregateError && current.errors[0] instanceof Error) {
-    return current.errors[0].message
+  if (!(error instanceof Error)) return String(error)
+  // Several addresses were tried.
+  if (error instanceof AggregateError && error.errors[0] instanceof Error) {
+    return error.errors[0].message
   }
-  return current.message === '' ? current.name : current.message
+  return error.message === '' ? error.name : error.message
+}
+
+function adviceFor(error: unknown, url: string): string {
+  const { code = '' } = error as NodeJS.ErrnoException
+  if (code === 'ERR_TLS_CERT_ALTNAME_INVALID') {
+    return 'use a name or address that is in the certificate of the manager'
+  }
+  if (/CERT|ISSUER|SIGNATURE/.test(code)) {
+    return 'name the authority that signed the certificate of the manager with --ca (ca, RFAAS_CA)'
+  }
+  if (code === 'EPROTO' || (code === 'ECONNRESET' && !url.startsWith('https:'))) {
+    return 'check that the manager runs, and whether its URL begins with http: or https:'
+  }
+  return 'check that the manager runs and that its URL is right'
 }

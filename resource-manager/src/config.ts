@@ -1,8 +1,8 @@
 // Options of the resource manager: what is allowed, the defaults, and where its files are.
 import { homedir } from 'node:os'
-import { isIPv4, isIPv6 } from 'node:net'
 import { join, resolve } from 'node:path'
 import type { Logger, LogLevel } from '../../lib/control/log.js'
+import { isLoopback } from '../../lib/control/loopback.js'
 import { invalidArgument, RfaasError } from '../../lib/errors.js'
 import { parseBytes, parseDuration } from '../../lib/units.js'
 
@@ -81,13 +81,6 @@ function duration(field: string, value: number | string, minimum: number, maximu
   const milliseconds = parseDuration(value, field)
   if (milliseconds >= minimum && milliseconds <= maximum) return milliseconds
   throw invalidArgument(field, value, `from ${minimum} ms to ${maximum} ms`)
-}
-
-/** A name other than localhost may resolve to anything, today or tomorrow. */
-function isLoopback(host: string): boolean {
-  if (isIPv4(host)) return host.startsWith('127.')
-  if (isIPv6(host)) return host === '::1'
-  return host === 'localhost'
 }
 
 function defaultDataDir(): string {

@@ -1,0 +1,73 @@
+// How requests leave this process: over which connections, whom they believe, how this side proves
+// itself, and where its secrets may go. node:https rather than the global fetch, which can neither
+// be given an authority nor a certificate.
+import { Agent as PlainAgent, request as plainRequest, type ClientRequest } from 'node:http'
+import { Agent as TlsAgent, request as tlsRequest } from 'node:https'
+import type { SecureContextOptions } from 'node:tls'
+import { RfaasError } from '../errors.js'
+import { isLoopback } from './loopback.js'
+import type { Reloaded } from './reloaded.js'
+import { loadTls, type TlsFiles } from './tls.js'
+
+export interface TransportOptions extends TlsFiles {
+  /** Send keys and tokens to other hosts unencrypted: only in a network where nobody listens. */
+  allowPlaintext?: boolean | undefined
+  /** Certificates that changed and cannot be used; those before go on. */
+  failed?: (error: unknown) => void
+}
+
+// Well below the time after which servers close idle connections (server.ts), so that a request is
+// not sent into one that is just closing.
+const idleMs = 4000
+
+export class Transport {
+  readonly #allowPlaintext: boolean
+  readonly #plain = new PlainAgent({ keepAlive: true, timeout: idleMs })
+  readonly #context: Reloaded<SecureContextOptions>
+  #tls: { context: SecureContextOptions; agent: TlsAgent } | undefined
+
+  /** Throws ERR_RFAAS_INVALID_ARGUMENT when a file cannot be used. */
+  constructor({ allowPlaintext = false, failed, ...files }: TransportOptions = {}) {
+    this.#allowPlaintext = allowPlaintext
+    const fields = { cert: 'tlsCert', key: 'tlsKey', ca: 'ca' }
+    this.#context = loadTls(files, fields, failed ?? (() => undefined))
+  }
+
+  /** Redirects are not followed: they would carry the secret to somebody else. */
+  send(url: URL, method: string, headers: Record<string, string | number>): ClientRequest {
+    if (url.protocol === 'https:') {
+      return tlsRequest(url, { method, headers, agent: this.#tlsAgent() })
+    }
+    if (headers['authorization'] !== undefined && !this.#mayBeRead(url.hostname)) {
+      throw new RfaasError(
+        'ERR_RFAAS_INVALID_ARGUMENT',
+        `${url.origin} is not encrypted, and a key or token would be sent there: use https, or allow it with --allow-plaintext (allowPlaintext) in a network where nobody listens`,
+        { field: 'url', value: url.origin, allowed: 'an https URL' },
+      )
+    }
+    return plainRequest(url, { method, headers, agent: this.#plain })
+  }
+
+  #mayBeRead(host: string): boolean {
+    return this.#allowPlaintext || isLoopback(host)
+  }
+
+  #tlsAgent(): TlsAgent {
+    const context = this.#context.value
+    if (this.#tls?.context !== context) {
+      // Requests that run keep their connection; idle ones close by themselves.
+      const agent = new TlsAgent({
+        keepAlive: true,
+        timeout: idleMs,
+        // Whatever NODE_TLS_REJECT_UNAUTHORIZED says.
+        rejectUnauthorized: true,
+        ...context,
+      })
+      this.#tls = { context, agent }
+    }
+    return this.#tls.agent
+  }
+}
+
+/** Believes the authorities of the system, and has no certificate of its own. */
+export const defaultTransport = new Transport()
