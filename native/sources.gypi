@@ -34,6 +34,7 @@
       "native/executor/main.cc",
       "native/executor/config.cc",
       "native/executor/events.cc",
+      "native/executor/exports.cc",
       "native/executor/package.cc"
     ],
     "floor_sources": [
@@ -50,6 +51,17 @@
     ],
     "verbs_test_sources": [
       "native/test/verbs_test.cc"
+    ],
+    "fuzz_sources": [
+      "native/fuzz/shm_messages.cc",
+      "native/fuzz/shm_queue.cc",
+      "native/fuzz/worker_channel.cc",
+      "native/fuzz/client_channel.cc",
+      "native/fuzz/executor_config.cc",
+      "native/fuzz/package_exports.cc"
+    ],
+    "verbs_fuzz_sources": [
+      "native/fuzz/verbs_address.cc"
     ]
   }
 }

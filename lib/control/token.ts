@@ -8,8 +8,9 @@ import { LeaseClaims } from './schemas.js'
 
 // 4096 core ids of five digits are 33 KB in base64; nothing longer is one of ours.
 const maxTokenLength = 64 * 1024
-// 64 signature bytes are 86 characters.
-const shape = /^([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{86})$/
+// 64 signature bytes are 86 characters, of which the last has four bits that are none of theirs: with
+// others than zeros there it would be a second text of the same token.
+const shape = /^([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{85}[AQgw])$/
 
 export interface TokenExpectation {
   /** The node that verifies: a lease of another node is refused. */

@@ -1,72 +1,44 @@
 #include "executor/package.h"
 
 #include <dlfcn.h>
-#include <elf.h>
-#include <link.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 
-#include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <set>
+
+#include "core/unique_fd.h"
+#include "executor/exports.h"
 
 namespace rfaas::executor {
 
 namespace {
 
-constexpr size_t kMaxName = 127;
-constexpr size_t kMaxFunctions = 65536;  // the wire's index has 16 bits
+// A file's bytes, read-only. It belongs to the executor manager: nobody makes it shorter meanwhile.
+class MappedFile {
+  public:
+    explicit MappedFile(const std::string& path) {
+        const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+        struct stat status = {};
+        if (!fd.valid() || ::fstat(fd.get(), &status) != 0) return;
+        bytes_ = static_cast<size_t>(status.st_size);
+        data_ = ::mmap(nullptr, bytes_, PROT_READ, MAP_PRIVATE, fd.get(), 0);
+    }
+    MappedFile(const MappedFile&) = delete;
+    MappedFile& operator=(const MappedFile&) = delete;
+    ~MappedFile() {
+        if (valid()) ::munmap(data_, bytes_);
+    }
+    [[nodiscard]] bool valid() const { return data_ != MAP_FAILED; }
+    [[nodiscard]] const uint8_t* data() const { return static_cast<const uint8_t*>(data_); }
+    [[nodiscard]] size_t bytes() const { return bytes_; }
 
-// The number of dynamic symbols is written in the old hash table; GNU's has to be walked to its
-// end.
-size_t symbol_count(const ElfW(Dyn) * dynamic) {
-    const uint32_t* gnu = nullptr;
-    for (const ElfW(Dyn)* entry = dynamic; entry->d_tag != DT_NULL; ++entry) {
-        if (entry->d_tag == DT_HASH) return reinterpret_cast<const uint32_t*>(entry->d_un.d_ptr)[1];
-        if (entry->d_tag == DT_GNU_HASH) {
-            gnu = reinterpret_cast<const uint32_t*>(entry->d_un.d_ptr);
-        }
-    }
-    if (gnu == nullptr) return 0;
-    const uint32_t bucket_count = gnu[0];
-    const uint32_t first = gnu[1];
-    const uint32_t bloom_words = gnu[2];
-    const uint32_t* buckets = gnu + 4 + bloom_words * (sizeof(ElfW(Addr)) / sizeof(uint32_t));
-    const uint32_t* chains = buckets + bucket_count;
-    uint32_t last = 0;
-    for (uint32_t i = 0; i < bucket_count; ++i) last = std::max(last, buckets[i]);
-    if (last < first) return first;
-    while ((chains[last - first] & 1) == 0) ++last;
-    return last + 1;
-}
-
-// All functions that the library itself defines and exports.
-std::set<std::string> exported_functions(void* library) {
-    std::set<std::string> names;
-    link_map* map = nullptr;
-    if (::dlinfo(library, RTLD_DI_LINKMAP, &map) != 0) return names;
-    const ElfW(Sym)* symbols = nullptr;
-    const char* strings = nullptr;
-    for (const ElfW(Dyn)* entry = map->l_ld; entry->d_tag != DT_NULL; ++entry) {
-        if (entry->d_tag == DT_SYMTAB) {
-            symbols = reinterpret_cast<const ElfW(Sym)*>(entry->d_un.d_ptr);
-        } else if (entry->d_tag == DT_STRTAB) {
-            strings = reinterpret_cast<const char*>(entry->d_un.d_ptr);
-        }
-    }
-    if (symbols == nullptr || strings == nullptr) return names;
-    const size_t count = symbol_count(map->l_ld);
-    for (size_t i = 1; i < count; ++i) {
-        const ElfW(Sym)& symbol = symbols[i];
-        const unsigned visibility = ELF64_ST_VISIBILITY(symbol.st_other);
-        if (ELF64_ST_TYPE(symbol.st_info) != STT_FUNC || symbol.st_shndx == SHN_UNDEF ||
-            ELF64_ST_BIND(symbol.st_info) == STB_LOCAL ||
-            (visibility != STV_DEFAULT && visibility != STV_PROTECTED)) {
-            continue;
-        }
-        const std::string name = strings + symbol.st_name;
-        if (name != "_init" && name != "_fini" && name.size() <= kMaxName) names.insert(name);
-    }
-    return names;
-}
+  private:
+    void* data_ = MAP_FAILED;
+    size_t bytes_ = 0;
+};
 
 bool read_table(const rfaas_function_table& table, std::vector<Function>* functions,
                 std::string* reason) {
@@ -74,6 +46,10 @@ bool read_table(const rfaas_function_table& table, std::vector<Function>* functi
         *reason = "it was built for version " + std::to_string(table.abi) +
                   " of rfaas/function.h; this worker has version " +
                   std::to_string(RFAAS_FUNCTION_ABI);
+        return false;
+    }
+    if (table.count > kMaxFunctions) {
+        *reason = "its function table has more than " + std::to_string(kMaxFunctions) + " entries";
         return false;
     }
     std::set<std::string> seen;
@@ -95,6 +71,15 @@ bool read_table(const rfaas_function_table& table, std::vector<Function>* functi
 }  // namespace
 
 bool load_package(const std::string& path, std::vector<Function>* functions, std::string* reason) {
+    std::set<std::string> exports;
+    {
+        const MappedFile file(path);
+        if (!file.valid()) {
+            *reason = path + " cannot be read: " + std::strerror(errno);
+            return false;
+        }
+        if (!read_exports(file.data(), file.bytes(), &exports, reason)) return false;
+    }
     void* library = ::dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (library == nullptr) {
         *reason = ::dlerror();
@@ -105,7 +90,7 @@ bool load_package(const std::string& path, std::vector<Function>* functions, std
     if (table != nullptr) {
         if (!read_table(*table, functions, reason)) return false;
     } else {
-        for (const std::string& name : exported_functions(library)) {
+        for (const std::string& name : exports) {
             void* symbol = ::dlsym(library, name.c_str());
             if (symbol != nullptr) {
                 functions->push_back({name, nullptr, reinterpret_cast<LegacyFunction>(symbol)});

@@ -4,7 +4,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
+#include <fstream>
+#include <set>
+
+#include "executor/exports.h"
 
 namespace rfaas::executor {
 
@@ -64,13 +69,52 @@ TEST(Package, WhatIsWrongWithAPackageIsSaid) {
         {"twice", "entry 1 of its function table, \"echo\""},
         {"overlong", "entry 0 of its function table"},
         {"empty", "it exports no function"},
-        {"/nowhere.so", "cannot open shared object file"},
-        {"/proc/self/status", "invalid ELF header"},
+        {"/nowhere.so", "cannot be read: No such file"},
+        {"/proc/self/status", "cannot be read"},
+        {"/etc/passwd", "it has no ELF header"},
     };
     for (const auto& [name, reason] : cases) {
         const Loaded package = load(name);
         EXPECT_FALSE(package.ok) << name;
         EXPECT_NE(package.reason.find(reason), std::string::npos) << name << ": " << package.reason;
+    }
+}
+
+TEST(Package, AFileThatIsCutOffAnywhereIsRefusedAndNotRun) {
+    std::ifstream whole(RFAAS_PACKAGES "/legacy.so", std::ios::binary);
+    const std::string bytes((std::istreambuf_iterator<char>(whole)), {});
+    std::set<std::string> all, names;
+    std::string reason;
+    const auto* data = reinterpret_cast<const uint8_t*>(bytes.data());
+    ASSERT_TRUE(read_exports(data, bytes.size(), &all, &reason)) << reason;
+    EXPECT_EQ(all, (std::set<std::string>{"alpha", "zeta"}));
+    // Behind the segments come the sections, which no loader needs.
+    size_t accepted = bytes.size();
+    for (size_t length = 0; length < bytes.size(); ++length) {
+        names.clear();
+        reason.clear();
+        if (read_exports(data, length, &names, &reason)) {
+            accepted = std::min(accepted, length);
+            EXPECT_EQ(names, all);
+        } else {
+            EXPECT_FALSE(reason.empty());
+            EXPECT_LT(length, accepted) << "a longer part of the file is refused";
+        }
+    }
+    EXPECT_GT(accepted, bytes.size() / 4);
+}
+
+TEST(Package, ADamagedFileNeverMakesTheParserReadBesideIt) {
+    std::ifstream whole(RFAAS_PACKAGES "/table.so", std::ios::binary);
+    const std::string bytes((std::istreambuf_iterator<char>(whole)), {});
+    for (size_t at = 0; at < std::min<size_t>(bytes.size(), 4096); ++at) {
+        // On the heap and of the exact length, where the sanitizer sees a step beyond it.
+        std::vector<uint8_t> damaged(bytes.begin(), bytes.end());
+        damaged[at] ^= 0xff;
+        std::set<std::string> names;
+        std::string reason;
+        const bool read = read_exports(damaged.data(), damaged.size(), &names, &reason);
+        ASSERT_EQ(read, reason.empty()) << "byte " << at;
     }
 }
 

@@ -1,152 +1,26 @@
 // Strangers at the shm provider's door, and peers that turn hostile once they are in. They speak
 // the socket themselves and write what they like into shared memory; whatever they do, it costs
 // them their own connection and nothing else.
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-
-#include <array>
 #include <random>
 
-#include "fabric/shm/shm.h"
-#include "fabric/shm/shm_layout.h"
 #include "test/fabric_link.h"
+#include "test/shm_stranger.h"
 
 namespace rfaas::fabric {
 
 namespace {
 
 using rfaas::UniqueFd;
-using shm::Descriptor;
+using shm::connect_raw;
 using shm::KeyTable;
+using shm::kSealed;
+using shm::listen_raw;
 using shm::Message;
 using shm::MessageType;
-using shm::Pages;
+using shm::plain_memfd;
 using shm::QueueControl;
-using shm::QueueShape;
-
-sockaddr_un name_of(const std::string& path) {
-    sockaddr_un address = {};
-    address.sun_family = AF_UNIX;
-    std::memcpy(address.sun_path, path.data(), path.size());
-    return address;
-}
-
-UniqueFd connect_raw(const std::string& path) {
-    UniqueFd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
-    const sockaddr_un address = name_of(path);
-    EXPECT_EQ(::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address),
-              0);
-    return socket;
-}
-
-bool send_raw(int socket, const void* data, size_t bytes, const std::vector<int>& fds = {}) {
-    iovec part = {const_cast<void*>(data), bytes};
-    std::array<char, CMSG_SPACE(sizeof(int) * 16)> control = {};
-    msghdr header = {};
-    header.msg_iov = &part;
-    header.msg_iovlen = 1;
-    if (!fds.empty()) {
-        header.msg_control = control.data();
-        header.msg_controllen = CMSG_SPACE(sizeof(int) * fds.size());
-        cmsghdr* rights = CMSG_FIRSTHDR(&header);
-        rights->cmsg_level = SOL_SOCKET;
-        rights->cmsg_type = SCM_RIGHTS;
-        rights->cmsg_len = CMSG_LEN(sizeof(int) * fds.size());
-        std::memcpy(CMSG_DATA(rights), fds.data(), sizeof(int) * fds.size());
-    }
-    return ::sendmsg(socket, &header, MSG_NOSIGNAL) == static_cast<ssize_t>(bytes);
-}
-
-bool receive_raw(int socket, Message* message, std::vector<UniqueFd>* fds) {
-    iovec part = {message, sizeof *message};
-    std::array<char, CMSG_SPACE(sizeof(int) * 4)> control = {};
-    msghdr header = {};
-    header.msg_iov = &part;
-    header.msg_iovlen = 1;
-    header.msg_control = control.data();
-    header.msg_controllen = control.size();
-    if (::recvmsg(socket, &header, MSG_CMSG_CLOEXEC) != sizeof *message) return false;
-    for (cmsghdr* rights = CMSG_FIRSTHDR(&header); rights != nullptr;
-         rights = CMSG_NXTHDR(&header, rights)) {
-        const size_t count = (rights->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        for (size_t i = 0; i < count; ++i) {
-            int fd = -1;
-            std::memcpy(&fd, CMSG_DATA(rights) + i * sizeof fd, sizeof fd);
-            fds->emplace_back(fd);
-        }
-    }
-    return true;
-}
-
-UniqueFd plain_memfd(size_t bytes, int seals) {
-    UniqueFd fd(::memfd_create("stranger", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-    EXPECT_EQ(::ftruncate(fd.get(), static_cast<off_t>(bytes)), 0);
-    EXPECT_EQ(::fcntl(fd.get(), F_ADD_SEALS, seals), 0);
-    return fd;
-}
-
-// A peer that knows the protocol and can write any byte of what it shares.
-struct Stranger {
-    QueueShape shape;
-    Pages inbound, keys, outbound;
-    UniqueFd inbound_fd, keys_fd, socket;
-    QueueShape their_shape;
-    std::vector<Message> regions;  // what the victim announced
-    std::vector<UniqueFd> region_fds;
-
-    Stranger() {
-        shape.ring_depth = shape.receive_depth = 16;
-        EXPECT_EQ(Pages::create(shape.bytes(), true, &inbound, &inbound_fd), 0);
-        EXPECT_EQ(Pages::create(sizeof(KeyTable), false, &keys, &keys_fd), 0);
-    }
-
-    [[nodiscard]] Message hello() const {
-        Message message;
-        message.type = MessageType::kHello;
-        message.shape = shape;
-        return message;
-    }
-
-    void send_hello(const std::string& path) {
-        socket = connect_raw(path);
-        const Message message = hello();
-        ASSERT_TRUE(
-            send_raw(socket.get(), &message, sizeof message, {inbound_fd.get(), keys_fd.get()}));
-    }
-
-    void take_welcome(size_t region_count) {
-        Message message;
-        std::vector<UniqueFd> fds;
-        ASSERT_TRUE(receive_raw(socket.get(), &message, &fds));
-        ASSERT_EQ(message.type, MessageType::kWelcome);
-        ASSERT_EQ(fds.size(), 2u);
-        their_shape = message.shape;
-        ASSERT_EQ(Pages::import(fds[0].get(), their_shape.bytes(), true, &outbound), 0);
-        for (size_t i = 0; i < region_count; ++i) {
-            fds.clear();
-            ASSERT_TRUE(receive_raw(socket.get(), &message, &fds));
-            ASSERT_EQ(message.type, MessageType::kRegion);
-            regions.push_back(message);
-        }
-    }
-
-    [[nodiscard]] QueueControl* control() const {  // of the queue that the victim sends into
-        return reinterpret_cast<QueueControl*>(inbound.data());
-    }
-
-    void forge(uint64_t position, uint32_t tag, uint32_t length, uint32_t rkey, uint64_t address) {
-        auto* ring = reinterpret_cast<Descriptor*>(outbound.data() + their_shape.ring_offset());
-        Descriptor& descriptor = ring[position % their_shape.ring_depth];
-        descriptor.immediate = 0xabcdef01;
-        descriptor.byte_length = length;
-        descriptor.rkey = rkey;
-        descriptor.address = address;
-        std::memset(descriptor.bytes, 0xcc, sizeof descriptor.bytes);
-        descriptor.tag.store(shm::lap_tag(position, their_shape.ring_depth) | tag);
-    }
-};
+using shm::send_raw;
+using shm::Stranger;
 
 class HostileTest : public FabricTest {
   protected:
@@ -169,7 +43,7 @@ class HostileTest : public FabricTest {
 
     // An established connection to `stranger`, with receives of 64 bytes in the local region.
     void let_in(Stranger& stranger, uint32_t receives = 4, uint8_t rnr_retry = 7) {
-        ASSERT_NO_FATAL_FAILURE(stranger.send_hello(listener_->address()));
+        ASSERT_TRUE(stranger.send_hello(listener_->address()));
         std::unique_ptr<ConnectionRequest> request;
         ASSERT_TRUE(eventually([&] { return listener_->next(&request) == 0; }));
         QueuePairOptions options = server_.options();
@@ -183,7 +57,10 @@ class HostileTest : public FabricTest {
         }
         ASSERT_EQ(request->accept(server_.pair.get(), nullptr, 0), 0);
         ASSERT_EQ(next_event(*server_.pair).type, ConnectionEvent::kEstablished);
-        ASSERT_NO_FATAL_FAILURE(stranger.take_welcome(2));
+        Message welcome;
+        ASSERT_TRUE(stranger.take_greeting(MessageType::kWelcome, &welcome));
+        stranger.take_regions();
+        ASSERT_EQ(stranger.regions.size(), 2u);
     }
 
     // The listener gives nothing to its caller and still serves those who behave.
@@ -303,11 +180,10 @@ TEST_P(HostileTest, ManySilentStrangersDoNotKeepAClientOut) {
 TEST_P(HostileTest, MemoryThatCouldShrinkOrIsTooShortIsNotMapped) {
     const Stranger good;
     const size_t bytes = good.shape.bytes();
-    const int sealed = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
     const UniqueFd unsealed = plain_memfd(bytes, 0);
-    const UniqueFd too_short = plain_memfd(bytes - 4096, sealed);
-    const UniqueFd read_only = plain_memfd(bytes, sealed | F_SEAL_WRITE);
-    const UniqueFd few_keys = plain_memfd(4096, sealed);
+    const UniqueFd too_short = plain_memfd(bytes - 4096, kSealed);
+    const UniqueFd read_only = plain_memfd(bytes, kSealed | F_SEAL_WRITE);
+    const UniqueFd few_keys = plain_memfd(4096, kSealed);
     const UniqueFd file(::open("/proc/self/exe", O_RDONLY | O_CLOEXEC));
     const UniqueFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
     const int queue = good.inbound_fd.get();
@@ -341,10 +217,7 @@ TEST_P(HostileTest, MemoryThatCouldShrinkOrIsTooShortIsNotMapped) {
 
 TEST_P(HostileTest, AClientSurvivesAServerThatIsNone) {
     const std::string path = fresh_address();
-    const UniqueFd door(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
-    const sockaddr_un address = name_of(path);
-    ASSERT_EQ(::bind(door.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
-    ASSERT_EQ(::listen(door.get(), 8), 0);
+    const UniqueFd door = listen_raw(path);
     const Stranger good;
     const UniqueFd unsealed = plain_memfd(good.shape.bytes(), 0);
     Message welcome = good.hello();
@@ -382,7 +255,7 @@ TEST_P(HostileTest, AClientSurvivesAServerThatIsNone) {
 TEST_P(HostileTest, AStrangerWhoBehavesIsServed) {
     Stranger stranger;
     ASSERT_NO_FATAL_FAILURE(let_in(stranger));
-    const Message& region = stranger.regions[0];
+    const Message& region = stranger.regions[0].message;
     stranger.forge(0, shm::kTagInline | uint32_t(Opcode::kWriteImm), 8, region.rkey,
                    region.address);
     const Completion received = server_.take();
@@ -428,11 +301,11 @@ TEST_P(HostileTest, AForgedDescriptorEndsItsOwnConnection) {
         Stranger stranger;
         ASSERT_NO_FATAL_FAILURE(let_in(stranger));
         const bool is_send = (tag & 0xf) == send;
-        const uint64_t base = is_send ? 0 : stranger.regions[0].address;
+        const uint64_t base = is_send ? 0 : stranger.regions[0].message.address;
         const RemoteKey readable_key = read_only_->remote_key();
-        const uint32_t rkey = key == kGood       ? stranger.regions[0].rkey
+        const uint32_t rkey = key == kGood       ? stranger.regions[0].message.rkey
                               : key == kReadOnly ? static_cast<uint32_t>(readable_key.rkey)
-                                                 : stranger.regions[0].rkey ^ 0x7000;
+                                                 : stranger.regions[0].message.rkey ^ 0x7000;
         const uint64_t address = key == kReadOnly ? readable_key.address : base + uint64_t(offset);
         stranger.forge(0, tag, length, rkey, address);
         expect_failed();
@@ -494,9 +367,7 @@ TEST_P(HostileTest, ImpossibleCountersEndTheConnection) {
         Stranger stranger;
         ASSERT_NO_FATAL_FAILURE(let_in(stranger));
         forge(stranger.control());
-        auto* lengths = reinterpret_cast<std::atomic<uint32_t>*>(stranger.inbound.data() +
-                                                                 stranger.shape.lengths_offset());
-        for (int i = 0; i < 16; ++i) lengths[i].store(~0u);
+        for (int i = 0; i < 16; ++i) stranger.lengths()[i].store(~0u);
         // More than its bounce area takes at once: the counters must be looked at.
         SendRequest request = server_.request(Opcode::kSend, 0, 1 << 20);
         ASSERT_EQ(server_.pair->post_send(request), 0);
@@ -507,8 +378,7 @@ TEST_P(HostileTest, ImpossibleCountersEndTheConnection) {
 }
 
 TEST_P(HostileTest, ForgedMessagesOnTheSocketEndTheConnection) {
-    const int sealed = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
-    const UniqueFd page = plain_memfd(4096, sealed);
+    const UniqueFd page = plain_memfd(4096, kSealed);
     const UniqueFd unsealed = plain_memfd(4096, 0);
     const auto region = [](uint64_t address, uint64_t length) {
         Message message;
@@ -566,8 +436,8 @@ TEST_P(HostileTest, RandomBytesInTheQueuesHarmNobodyElse) {
         for (uint64_t position = 0; position < 8; ++position) {
             // Plausible enough to get past the first checks, now and then.
             stranger.forge(position, (random() % 16) << 4 | random() % 9, random() % 512,
-                           stranger.regions[random() % 2].rkey,
-                           stranger.regions[0].address + random() % (2 * Side::kBytes));
+                           stranger.regions[random() % 2].message.rkey,
+                           stranger.regions[0].message.address + random() % (2 * Side::kBytes));
         }
         SendRequest request = server_.request(Opcode(random() % 7), 0, random() % 70'000);
         request.rkey = random();
