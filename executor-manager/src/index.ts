@@ -1,12 +1,15 @@
 // The executor manager as a library: `rfaas up` and the tests start it in their own process.
-import { rmSync } from 'node:fs'
+import { realpathSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { monotonicMs } from '../../lib/control/clock.js'
 import { createFolder } from '../../lib/control/folder.js'
 import { createLogger } from '../../lib/control/log.js'
 import { createServer } from '../../lib/control/server.js'
 import { hostId } from '../../lib/host.js'
+import { claim } from './claim.js'
+import { ManagerClock } from './clock.js'
 import { resolveConfig, type ExecutorManagerOptions } from './config.js'
+import { Journal } from './journal.js'
 import { LeaseTable } from './leases.js'
 import { createMetrics } from './metrics.js'
 import { PackageStore } from './packages.js'
@@ -29,96 +32,131 @@ const maxExecutorsPerLease = 16
 // An upload may take its time; it is a megabyte a second for the longest package.
 const requestTimeoutMs = 5 * 60_000
 const closeDeliveryMs = 2000
+// What leases used since the last one is lost if this process is killed.
+const checkpointMs = 5000
 
 /** Resolves when it listens and has tried to register once; it goes on trying in the background. */
 export async function startExecutorManager(
   options: ExecutorManagerOptions = {},
 ): Promise<RunningExecutorManager> {
+  const undo: (() => void | Promise<void>)[] = []
+  const unwind = async (): Promise<void> => {
+    for (const step of undo.splice(0).reverse()) await step()
+  }
+  try {
+    const { url, name } = await start(options, undo)
+    let closing: Promise<void> | undefined
+    return { url, name, close: () => (closing ??= unwind()) }
+  } catch (error) {
+    await unwind()
+    throw error
+  }
+}
+
+/** `undo`: what ends it, in reverse order; whatever fails here, the next start must not be refused. */
+async function start(
+  options: ExecutorManagerOptions,
+  undo: (() => void | Promise<void>)[],
+): Promise<{ url: string; name: string }> {
   const config = resolveConfig(options)
+  const { name, dataDir, resourceManager } = config
   checkSocketFolderLength(config.runtimeParent)
   const logger =
     options.logger ?? createLogger({ name: 'executor-manager', level: options.logLevel ?? 'info' })
-  createFolder('dataDir', config.dataDir)
+  createFolder('dataDir', dataDir)
+  undo.push(await claim(`in the folder ${realpathSync(dataDir)}`, 'dataDir'))
+  undo.push(await claim(`node ${name} of ${resourceManager}`, 'name'))
+  undo.push(() => logger.info('executor manager stopped'))
+  const journal = await Journal.open(join(dataDir, 'leases.journal'), logger)
+  undo.push(() => journal.close())
   const packages = await PackageStore.open({
-    directory: join(config.dataDir, 'packages'),
+    directory: join(dataDir, 'packages'),
     modulesDir: config.modulesDir,
     maxPackageBytes: config.maxPackageBytes,
     maxStoreBytes: config.maxStoreBytes,
   })
   const socketDir = createSocketFolder(config.runtimeParent)
-  const removeSocketDir = (): void => rmSync(socketDir, { recursive: true, force: true })
+  undo.push(() => rmSync(socketDir, { recursive: true, force: true }))
 
-  try {
-    const server = await createServer({
-      title: 'rfaas executor manager',
-      logger,
-      requestTimeoutMs,
-    })
-    const metrics = createMetrics(server.registry, {
-      leases: () => leases,
-      registration: () => registration,
-    })
-    const execution = {
-      socketDir,
-      verbsAddress: config.verbsAddress,
-      device: config.device,
-      readyTimeoutMs: config.readyTimeoutMs,
-    }
-    const leases = new LeaseTable({
-      node: config.name,
-      cores: config.cores,
-      packages,
-      execution,
-      maxExecutorsPerLease,
-      graceMs: config.graceMs,
-      logger,
-      active: (lease) => registration.active(lease),
-      closed: (lease, used, cores) => {
-        metrics.cpuSeconds.inc(used.cpuMs / 1000)
-        metrics.heldCoreSeconds.inc((used.heldMs / 1000) * cores)
-        registration.closed(lease, used)
-      },
-      workerLost: () => metrics.workersLost.inc(),
-    })
-    const registration: Registration = new Registration({
-      resourceManager: config.resourceManager,
-      describe: () => ({
-        name: config.name,
-        url: advertised,
-        cores: [...config.cores],
-        memoryBytes: config.memoryBytes,
-        providers: config.providers,
-        hostId: hostId(),
-        // In microseconds, so that no two are the same, whichever process of this boot asks.
-        sequence: Math.floor(monotonicMs() * 1000),
-        leases: [...new Set([...leases.ids, ...registration.unconfirmedLeases])],
-      }),
-      welcomed: (publicKey) => (leases.publicKey = publicKey),
-      end: (lease, reason) => void leases.end(lease, reason),
-      logger,
-    })
-    addClientRoutes(server, {
-      leases,
-      packages,
-      metrics,
-      confirmed: (lease) => registration.confirmed(lease, closeDeliveryMs),
-    })
-    const url = await server.listen(config.host, config.port)
-    const advertised = config.advertise ?? url
-    await registration.start()
-    logger.info({ url, node: config.name, cores: config.cores }, 'executor manager started')
-
-    let closing: Promise<void> | undefined
-    const close = async (): Promise<void> => {
-      await leases.endAll('the node shuts down')
-      await registration.close(closeDeliveryMs)
-      await server.close()
-      removeSocketDir()
-      logger.info('executor manager stopped')
-    }
-    return { url, name: config.name, close: () => (closing ??= close()) }
-  } catch (error) {
-    removeSocketDir()
-    throw error
+  const server = await createServer({
+    title: 'rfaas executor manager',
+    logger,
+    requestTimeoutMs,
+  })
+  undo.push(() => server.close())
+  const metrics = createMetrics(server.registry, {
+    leases: () => leases,
+    registration: () => registration,
+  })
+  const execution = {
+    socketDir,
+    verbsAddress: config.verbsAddress,
+    device: config.device,
+    readyTimeoutMs: config.readyTimeoutMs,
   }
+  const clock = new ManagerClock()
+  const leases = new LeaseTable({
+    node: name,
+    cores: config.cores,
+    clock,
+    packages,
+    execution,
+    maxExecutorsPerLease,
+    graceMs: config.graceMs,
+    logger,
+    began: (lease) => journal.began(lease),
+    active: (lease) => registration.active(lease),
+    closed: async (lease, used, cores) => {
+      metrics.cpuSeconds.inc(used.cpuMs / 1000)
+      metrics.heldCoreSeconds.inc((used.heldMs / 1000) * cores)
+      await journal.ended(lease, used)
+      registration.closed(lease, used)
+    },
+    workerLost: () => metrics.workersLost.inc(),
+    crowded: () => registration.renew(),
+  })
+  const checkpoints = setInterval(() => journal.checkpoint(leases.used), checkpointMs).unref()
+  undo.push(() => clearInterval(checkpoints))
+  const registration: Registration = new Registration({
+    resourceManager,
+    describe: () => ({
+      name,
+      url: advertised,
+      cores: [...config.cores],
+      memoryBytes: config.memoryBytes,
+      providers: config.providers,
+      hostId: hostId(),
+      // In microseconds, so that no two are the same, whichever process of this boot asks.
+      sequence: Math.floor(monotonicMs() * 1000),
+      // Those whose end is not confirmed count as being on the node: otherwise the resource manager
+      // would close them by itself, without what they used.
+      leases: [...journal.owed.keys()],
+    }),
+    clock,
+    welcomed: ({ publicKey, epoch, live }) => leases.welcomed(publicKey, epoch, live),
+    end: (lease, reason) => void leases.end(lease, reason),
+    revoke: (lease, noticeMs) => leases.revoke(lease, noticeMs),
+    confirmed: (lease) => journal.confirmed(lease),
+    logger,
+  })
+  // Of an earlier run of this manager, which was killed or could not reach the resource manager. The
+  // workers ended with it, and nothing brings their state back: the leases are over, and the client
+  // hears why.
+  for (const [lease, used] of journal.owed) {
+    leases.endedBefore(lease)
+    registration.closed(lease, used)
+  }
+  addClientRoutes(server, {
+    leases,
+    packages,
+    metrics,
+    confirmed: (lease) => registration.confirmed(lease, closeDeliveryMs),
+  })
+  const url = await server.listen(config.host, config.port)
+  const advertised = config.advertise ?? url
+  undo.push(() => registration.close(closeDeliveryMs))
+  undo.push(() => leases.endAll('the node shuts down'))
+  await registration.start()
+  logger.info({ url, node: name, cores: config.cores }, 'executor manager started')
+  return { url, name }
 }

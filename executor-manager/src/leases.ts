@@ -2,30 +2,38 @@
 // ends when its time is up (enforced here, whether or not the resource manager can be reached), when
 // its client gives it back, or when the resource manager says so. However it ends: executors are
 // stopped, what they used is added up, and the resource manager is told.
+//
+// When the resource manager takes a lease back, there is a notice: workers refuse new calls and finish
+// those that run, nothing new is started, and at the end of the notice the lease ends.
 import type {
   ExecutorInfo,
   ExecutorRequest,
   LeaseClaims,
   LeaseClosed,
+  LeaseRevokingEvent,
 } from '../../lib/control/schemas.js'
 import type { Logger } from '../../lib/control/log.js'
 import type { EventStream } from '../../lib/control/server.js'
+import type { Clock } from '../../lib/control/clock.js'
 import { verifyToken } from '../../lib/control/token.js'
 import { RfaasError } from '../../lib/errors.js'
 import { formatBytes } from '../../lib/units.js'
 import { Executor, type ExecutorSpec } from './executor.js'
+import { Fence, type EndReason } from './fence.js'
 import type { PackageStore } from './packages.js'
 
-export type EndReason = 'released' | 'expired' | 'revoked' | 'lost' | 'the node shuts down'
-
-// Ids of leases that have ended here, so that a token which is still valid does not revive one.
-const maxRemembered = 65_536
-// setTimeout counts in 31 bits; longer leases look again.
-const maxTimerMs = 2 ** 30
+const maxEnded = 65_536
+// Timers stand still while the machine sleeps, clocks do not: a lease looks again.
+const lookAgainMs = 60_000
+// Beyond the grace period, for the last processes of a lease whose cores the next one waits for.
+const handOverMs = 2000
+const revokedBy = 'the resource manager takes the lease back'
 
 export interface LeaseTableOptions {
   node: string
   cores: readonly number[]
+  /** The resource manager's. */
+  clock: Clock
   packages: PackageStore
   /** For executors: all that the lease itself does not say. */
   execution: Pick<ExecutorSpec, 'socketDir' | 'verbsAddress' | 'device' | 'readyTimeoutMs'>
@@ -33,10 +41,19 @@ export interface LeaseTableOptions {
   /** How long running calls may go on after the end. */
   graceMs: number
   logger: Logger
+  began(lease: string): void
   /** What the resource manager has to hear. */
   active(lease: string): void
-  closed(lease: string, used: LeaseClosed, cores: number): void
+  closed(lease: string, used: LeaseClosed, cores: number): Promise<void>
   workerLost(): void
+  /** The node should register again: see Fence.crowded. */
+  crowded(): void
+}
+
+interface Notice {
+  /** By the clock. */
+  untilMs: number
+  timer: NodeJS.Timeout
 }
 
 interface NodeLease {
@@ -56,7 +73,9 @@ interface NodeLease {
 export class LeaseTable {
   readonly #options: LeaseTableOptions
   readonly #leases = new Map<string, NodeLease>()
-  readonly #over = new Map<string, EndReason>()
+  readonly #fence = new Fence(maxEnded)
+  /** Of leases that are being revoked, whether or not they have come here. */
+  readonly #notices = new Map<string, Notice>()
   #publicKey: string | undefined
   #shut = false
 
@@ -64,8 +83,10 @@ export class LeaseTable {
     this.#options = options
   }
 
-  set publicKey(pem: string) {
-    this.#publicKey = pem
+  /** What the resource manager says when the node registers. */
+  welcomed(publicKey: string, epoch: number, live: readonly string[]): void {
+    this.#publicKey = publicKey
+    this.#fence.welcomed(epoch, live)
   }
 
   /** Leases that hold cores here. */
@@ -89,15 +110,21 @@ export class LeaseTable {
     }
     const claims = verifyToken(token, this.#publicKey, {
       node: this.#options.node,
-      nowMs: Date.now(),
+      nowMs: this.#options.clock.now(),
     })
-    const reason = this.#over.get(claims.lease)
-    if (reason !== undefined) throw ended(claims.lease, reason)
+    this.#fence.check(claims)
     return claims
   }
 
+  /** Nothing new for a lease that is being taken back. */
+  refuseIfRevoking(id: string): void {
+    if (!this.#notices.has(id)) return
+    throw new RfaasError('ERR_RFAAS_LEASE_REVOKED', `lease ${id} is being revoked: ${revokedBy}`)
+  }
+
   /** Begins the lease on this node, or lengthens it if the claims are newer. */
-  admit(claims: LeaseClaims): void {
+  async admit(claims: LeaseClaims): Promise<void> {
+    await this.#takeOver(claims)
     const known = this.#leases.get(claims.lease)
     if (known !== undefined) {
       this.#renew(known, claims)
@@ -112,14 +139,8 @@ export class LeaseTable {
         { status: 403 },
       )
     }
-    for (const other of this.#leases.values()) {
-      const shared = claims.cores.find((core) => other.claims.cores.includes(core))
-      if (shared === undefined) continue
-      throw new RfaasError(
-        'ERR_RFAAS_NO_CAPACITY',
-        `core ${shared} of lease ${claims.lease} is still held by lease ${other.claims.lease}: try again`,
-      )
-    }
+    this.refuseIfRevoking(claims.lease)
+    this.#fence.admitted(claims)
     const lease: NodeLease = {
       claims,
       since: performance.now(),
@@ -134,16 +155,23 @@ export class LeaseTable {
     }
     this.#leases.set(claims.lease, lease)
     this.#armExpiry(lease)
+    this.#options.began(claims.lease)
+  }
+
+  /** Of every lease on the node: what it has used so far. */
+  get used(): (readonly [lease: string, used: LeaseClosed])[] {
+    return [...this.#leases].map(([id, lease]) => [id, usedBy(lease)] as const)
   }
 
   async startExecutor(id: string, request: ExecutorRequest): Promise<ExecutorInfo> {
     const lease = this.#require(id)
+    this.refuseIfRevoking(id)
     this.#checkRoom(lease, request)
     const { packages, execution, logger } = this.#options
     const starting = (async () => {
       const packagePath = await packages.use(request.package, request.runtime)
       try {
-        if (lease.stop.signal.aborted) throw ended(id, 'released')
+        if (lease.stop.signal.aborted) throw this.#fence.endOf(id)
         const executor = await Executor.start(
           {
             request,
@@ -162,6 +190,8 @@ export class LeaseTable {
           },
           lease.stop.signal,
         )
+        if (this.#notices.has(id)) await executor.stop(0)
+        this.refuseIfRevoking(id)
         lease.executors.set(executor.id, executor)
         lease.requests.set(executor.id, request)
         return executor
@@ -193,16 +223,41 @@ export class LeaseTable {
     await this.#stop(lease, executor, this.#options.graceMs)
   }
 
-  /** The stream begins with the workers that are not the ones of the executor's start any more. */
+  /** The stream begins with the notice, if there is one, and with the workers that are not the ones
+   * of the executor's start any more. */
   subscribe(id: string, stream: EventStream): void {
     const lease = this.#require(id)
     lease.streams.add(stream)
     stream.onClose(() => lease.streams.delete(stream))
+    const notice = this.#notices.get(id)
+    if (notice !== undefined) stream.send('lease-revoking', this.#noticeOf(notice))
     for (const executor of lease.executors.values()) {
       for (const endpoint of executor.replaced) {
         stream.send('worker-ready', { executor: executor.id, endpoint })
       }
     }
+  }
+
+  /** The resource manager takes the lease back: running calls may finish for `noticeMs`. A repeated
+   * notice never lengthens the first. */
+  revoke(id: string, noticeMs: number): void {
+    if (this.#fence.hasEnded(id)) return
+    const untilMs = this.#options.clock.now() + noticeMs
+    const known = this.#notices.get(id)
+    if (known !== undefined && known.untilMs <= untilMs) return
+    clearTimeout(known?.timer)
+    const notice = { untilMs, timer: setTimeout(() => void this.end(id, 'revoked'), noticeMs) }
+    this.#notices.set(id, notice)
+    const lease = this.#leases.get(id)
+    if (known !== undefined || lease === undefined) return
+    this.#options.logger.info({ lease: id, noticeMs }, 'lease is being revoked')
+    this.#send(lease, 'lease-revoking', this.#noticeOf(notice))
+    for (const executor of lease.executors.values()) executor.drain()
+  }
+
+  /** An earlier run of this manager had the lease; its processes have ended with it. */
+  endedBefore(id: string): void {
+    this.#fence.ended(id, 'its executor manager was restarted')
   }
 
   /** Resolves when nothing of the lease runs any more. A lease that never came here is confirmed
@@ -213,11 +268,9 @@ export class LeaseTable {
       lease.ending ??= this.#end(lease, reason)
       return lease.ending
     }
-    if (!this.#over.has(id)) {
-      this.#remember(id, reason)
-      this.#options.closed(id, { heldMs: 0, cpuMs: 0 }, 0)
-    }
-    return Promise.resolve()
+    if (this.#fence.hasEnded(id)) return Promise.resolve()
+    this.#remember(id, reason)
+    return this.#options.closed(id, { heldMs: 0, cpuMs: 0 }, 0)
   }
 
   /** From now on no lease begins. */
@@ -228,21 +281,20 @@ export class LeaseTable {
 
   async #end(lease: NodeLease, reason: EndReason): Promise<void> {
     const { lease: id } = lease.claims
+    // After a notice there is no more grace.
+    const noGrace = reason === 'lost' || (reason === 'revoked' && this.#notices.has(id))
+    const graceMs = noGrace ? 0 : this.#options.graceMs
     this.#remember(id, reason)
     clearTimeout(lease.timer)
     lease.stop.abort()
     for (const stream of lease.streams) stream.send('lease-ended', { reason })
-    const graceMs = reason === 'lost' ? 0 : this.#options.graceMs
     await Promise.allSettled(lease.starting.keys())
     await Promise.all([...lease.executors.values()].map((x) => this.#stop(lease, x, graceMs)))
     for (const stream of lease.streams) stream.end()
     this.#leases.delete(id)
-    const used = {
-      heldMs: Math.round(performance.now() - lease.since),
-      cpuMs: Math.round(lease.cpuMs),
-    }
+    const used = usedBy(lease)
     this.#options.logger.info({ lease: id, reason, ...used }, 'lease ended')
-    this.#options.closed(id, used, lease.claims.cores.length)
+    await this.#options.closed(id, used, lease.claims.cores.length)
   }
 
   async #stop(lease: NodeLease, executor: Executor, graceMs: number): Promise<void> {
@@ -251,6 +303,28 @@ export class LeaseTable {
     if (!lease.executors.delete(executor.id)) return
     lease.requests.delete(executor.id)
     this.#options.packages.release(executor.package)
+  }
+
+  /** Cores come from the lease before, which may still be ending: that is waited for, not for long.
+   * It is an earlier one (the fence has seen to that): should it run, a later grant of its core proves
+   * that it is over. */
+  async #takeOver(claims: LeaseClaims): Promise<void> {
+    const holders = [...this.#leases.values()].filter(
+      ({ claims: other }) =>
+        other.lease !== claims.lease && other.cores.some((core) => claims.cores.includes(core)),
+    )
+    if (holders.length === 0) return
+    const ended = Promise.all(holders.map(({ claims: { lease } }) => this.end(lease, 'lost')))
+    if (!(await isDone(ended, this.#options.graceMs + handOverMs))) {
+      const { lease } = holders[0]!.claims
+      throw new RfaasError(
+        'ERR_RFAAS_NO_CAPACITY',
+        `cores of lease ${claims.lease} are still held by lease ${lease}, which is ending: try again`,
+      )
+    }
+    // Meanwhile this lease may have ended, and another one may have taken a core.
+    this.#fence.check(claims)
+    await this.#takeOver(claims)
   }
 
   #renew(lease: NodeLease, claims: LeaseClaims): void {
@@ -264,19 +338,20 @@ export class LeaseTable {
       )
     }
     lease.claims = claims
+    this.#fence.admitted(claims)
     this.#armExpiry(lease)
   }
 
   #armExpiry(lease: NodeLease): void {
     clearTimeout(lease.timer)
-    const restMs = lease.claims.expiresAtMs - Date.now()
+    const { clock } = this.#options
+    const { lease: id, expiresAtMs } = lease.claims
     lease.timer = setTimeout(
       () => {
-        // By the wall clock, which may have been set meanwhile.
-        if (Date.now() < lease.claims.expiresAtMs) this.#armExpiry(lease)
-        else void this.end(lease.claims.lease, 'expired')
+        if (clock.now() < expiresAtMs) this.#armExpiry(lease)
+        else void this.end(id, 'expired')
       },
-      Math.min(Math.max(0, restMs), maxTimerMs),
+      Math.min(Math.max(0, expiresAtMs - clock.now()), lookAgainMs),
     )
   }
 
@@ -306,27 +381,45 @@ export class LeaseTable {
     for (const stream of lease.streams) stream.send(event, data)
   }
 
+  #noticeOf({ untilMs }: Notice): LeaseRevokingEvent {
+    const noticeMs = Math.max(0, Math.round(untilMs - this.#options.clock.now()))
+    return { noticeMs, reason: revokedBy }
+  }
+
   #remember(id: string, reason: EndReason): void {
-    this.#over.set(id, reason)
-    for (const oldest of this.#over.keys()) {
-      if (this.#over.size <= maxRemembered) break
-      this.#over.delete(oldest)
-    }
+    clearTimeout(this.#notices.get(id)?.timer)
+    this.#notices.delete(id)
+    this.#fence.ended(id, reason)
+    if (this.#fence.crowded) this.#options.crowded()
   }
 
   #require(id: string): NodeLease {
     const lease = this.#leases.get(id)
     if (lease?.ending === undefined && lease !== undefined) return lease
-    const reason = this.#over.get(id)
-    if (reason !== undefined) throw ended(id, reason)
+    if (this.#fence.hasEnded(id)) throw this.#fence.endOf(id)
     throw new RfaasError('ERR_RFAAS_NOT_FOUND', `lease ${id} is not on this node`)
+  }
+}
+
+/** So far: workers that have ended and those that run. */
+function usedBy(lease: NodeLease): LeaseClosed {
+  const running = [...lease.executors.values()].reduce((sum, { cpuMs }) => sum + cpuMs, 0)
+  return {
+    heldMs: Math.round(performance.now() - lease.since),
+    cpuMs: Math.round(lease.cpuMs + running),
+  }
+}
+
+async function isDone(work: Promise<unknown>, withinMs: number): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<false>((resolve) => (timer = setTimeout(resolve, withinMs, false)))
+  try {
+    return await Promise.race([work.then(() => true), late])
+  } finally {
+    clearTimeout(timer)
   }
 }
 
 function bufferBytes(request: ExecutorRequest): number {
   return request.slots * (request.payloadBytes + request.outputBytes)
-}
-
-function ended(id: string, reason: EndReason): RfaasError {
-  return new RfaasError('ERR_RFAAS_LEASE_ENDED', `lease ${id} has ended on this node: ${reason}`)
 }

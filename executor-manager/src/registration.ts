@@ -7,10 +7,13 @@ import {
   EndEvent,
   HeartbeatReply,
   NodeWelcome,
+  RevokingEvent,
   type LeaseClosed,
   type NodeRegistration,
 } from '../../lib/control/schemas.js'
 import { RfaasError } from '../../lib/errors.js'
+import type { ManagerClock } from './clock.js'
+import type { EndReason } from './fence.js'
 
 const retryMs = { first: 100, most: 5000 }
 const requestTimeoutMs = 5000
@@ -19,8 +22,12 @@ export interface RegistrationOptions {
   resourceManager: string
   /** Anew each time: leases come and go. */
   describe(): NodeRegistration
-  welcomed(publicKey: string): void
-  end(lease: string, reason: EndEvent['reason']): void
+  clock: ManagerClock
+  welcomed(welcome: NodeWelcome): void
+  end(lease: string, reason: EndReason): void
+  revoke(lease: string, noticeMs: number): void
+  /** The resource manager has the lease's end on disk. */
+  confirmed(lease: string): void
   logger: Logger
 }
 
@@ -65,10 +72,10 @@ export class Registration {
     this.#report(lease, { kind: 'closed', used })
   }
 
-  /** Leases whose end is not confirmed count as being on the node: otherwise the resource manager
-   * would close them by itself, without what they used. */
-  get unconfirmedLeases(): string[] {
-    return [...this.#reports].filter(([, { kind }]) => kind === 'closed').map(([lease]) => lease)
+  /** The resource manager has to say anew what is live: at the next chance. */
+  renew(): void {
+    this.#registered = false
+    this.#wake?.()
   }
 
   /** Resolves when the resource manager knows that the lease is closed, or after `withinMs`. */
@@ -92,8 +99,9 @@ export class Registration {
   }
 
   async #register(): Promise<boolean> {
-    const { resourceManager, describe, welcomed, end, logger } = this.#options
+    const { resourceManager, describe, welcomed, clock, logger } = this.#options
     const registration = describe()
+    const askedAtMs = clock.local()
     try {
       const welcome = await request(this.#url('/v1/nodes'), {
         method: 'POST',
@@ -103,12 +111,12 @@ export class Registration {
         timeoutMs: requestTimeoutMs,
       })
       if (this.#stop.signal.aborted) return false
-      welcomed(welcome.publicKey)
+      clock.heard(welcome.nowMs, askedAtMs)
+      welcomed(welcome)
       this.#heartbeatMs = welcome.heartbeatMs
       if (!this.#registered) logger.info({ resourceManager }, 'registered')
       this.#registered = true
-      for (const lease of welcome.end) end(lease, 'revoked')
-      void this.#deliver()
+      this.#obey(welcome)
       return true
     } catch (error) {
       if (!this.#stop.signal.aborted) {
@@ -131,8 +139,9 @@ export class Registration {
   }
 
   async #heartbeat(): Promise<boolean> {
-    const { describe, end, logger } = this.#options
+    const { describe, clock, logger } = this.#options
     const { name, hostId, leases } = describe()
+    const askedAtMs = clock.local()
     try {
       const reply = await request(this.#url(`/v1/nodes/${name}/heartbeat`), {
         method: 'POST',
@@ -141,8 +150,8 @@ export class Registration {
         signal: this.#stop.signal,
         timeoutMs: requestTimeoutMs,
       })
-      for (const lease of reply.end) end(lease, 'revoked')
-      void this.#deliver()
+      clock.heard(reply.nowMs, askedAtMs)
+      this.#obey(reply)
       return true
     } catch (error) {
       if (this.#stop.signal.aborted) return false
@@ -154,9 +163,16 @@ export class Registration {
     }
   }
 
-  /** The event stream makes ends prompt; what it misses, heartbeats bring. */
+  /** Once more changes nothing: it is repeated until we confirm. */
+  #obey({ end, revoking }: HeartbeatReply): void {
+    for (const lease of end) this.#options.end(lease, 'the resource manager says that it is over')
+    for (const { lease, noticeMs } of revoking) this.#options.revoke(lease, noticeMs)
+    void this.#deliver()
+  }
+
+  /** The event stream makes notices and ends prompt; what it misses, heartbeats bring. */
   async #follow(): Promise<void> {
-    const { describe, end, logger } = this.#options
+    const { describe, logger } = this.#options
     const { signal } = this.#stop
     let failures = 0
     while (!signal.aborted) {
@@ -165,9 +181,7 @@ export class Registration {
           const url = this.#url(`/v1/nodes/${describe().name}/events`)
           for await (const { event, data } of events(url, { signal })) {
             failures = 0
-            if (event !== 'end') continue
-            const { lease, reason } = check(EndEvent, data, 'event end of the resource manager')
-            end(lease, reason)
+            this.#take(event, data)
           }
         } catch (error) {
           logger.debug({ reason: messageOf(error) }, 'event stream of the resource manager ended')
@@ -175,6 +189,17 @@ export class Registration {
       }
       failures += 1
       await pause(backoff(failures), signal)
+    }
+  }
+
+  #take(event: string, data: unknown): void {
+    const what = `event ${event} of the resource manager`
+    if (event === 'end') {
+      const { lease, reason } = check(EndEvent, data, what)
+      this.#options.end(lease, reason)
+    } else if (event === 'revoking') {
+      const { lease, noticeMs } = check(RevokingEvent, data, what)
+      this.#options.revoke(lease, noticeMs)
     }
   }
 
@@ -209,6 +234,7 @@ export class Registration {
         }
       }
       if (this.#reports.get(lease) === report) this.#reports.delete(lease)
+      if (report.kind === 'closed') this.#options.confirmed(lease)
     }
   }
 
@@ -234,9 +260,10 @@ export class Registration {
   }
 }
 
-/** The answer would be the same next time. */
-function refused(error: RfaasError): boolean {
-  return error.status !== undefined && error.status >= 400 && error.status < 500
+/** The answer would be the same next time: it has no such lease, or it is over. That it does not know
+ * the node, or who we are, can be put right. */
+function refused({ status, field }: RfaasError): boolean {
+  return status === 400 || status === 409 || (status === 404 && field !== 'node')
 }
 
 function isNotFound(error: unknown): boolean {

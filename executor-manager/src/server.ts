@@ -53,7 +53,7 @@ export function addClientRoutes(server: ControlServer, services: Services): void
     },
     async (request, reply) => {
       const claims = claimsOf(request)
-      leases.admit(claims)
+      await leases.admit(claims)
       return reply.status(201).send(await leases.startExecutor(claims.lease, request.body))
     },
   )
@@ -77,15 +77,15 @@ export function addClientRoutes(server: ControlServer, services: Services): void
     '/v1/leases/:id/events',
     {
       schema: {
-        summary: 'Server-sent events: worker-lost, worker-ready, lease-ended',
+        summary: 'Server-sent events: worker-lost, worker-ready, lease-revoking, lease-ended',
         security,
         params: IdParams,
       },
       onRequest: authenticate(claimsOf),
     },
-    (request, reply) => {
+    async (request, reply) => {
       const claims = forLease(claimsOf(request), request.params.id)
-      leases.admit(claims)
+      await leases.admit(claims)
       leases.subscribe(claims.lease, server.eventStream(reply))
     },
   )
@@ -103,7 +103,7 @@ export function addClientRoutes(server: ControlServer, services: Services): void
     },
     async (request, reply) => {
       forLease(claimsOf(request), request.params.id)
-      leases.admit(forLease(leases.verify(request.body.token), request.params.id))
+      await leases.admit(forLease(leases.verify(request.body.token), request.params.id))
       return reply.status(204).send(null)
     },
   )
@@ -130,7 +130,7 @@ export function addClientRoutes(server: ControlServer, services: Services): void
 
 function addCodeRoutes(
   { app }: ControlServer,
-  { packages, metrics }: Services,
+  { leases, packages, metrics }: Services,
   claimsOf: (request: FastifyRequest) => LeaseClaims,
 ): void {
   app.head(
@@ -158,7 +158,11 @@ function addCodeRoutes(
           params: CodeParams,
           response: { 201: Nothing, 204: Nothing },
         },
-        onRequest: authenticate(claimsOf),
+        onRequest: authenticate((request) => {
+          const claims = claimsOf(request)
+          leases.refuseIfRevoking(claims.lease)
+          return claims
+        }),
         bodyLimit: Number.MAX_SAFE_INTEGER, // the store has its own and counts what arrives
       },
       async (request, reply) => {

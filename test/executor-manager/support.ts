@@ -18,6 +18,7 @@ import {
   type LeaseClosed,
   type LeasePart,
   type LeaseRequest,
+  type RevokingEvent,
 } from '../../lib/control/schemas.js'
 import { signToken } from '../../lib/control/token.js'
 import {
@@ -109,8 +110,14 @@ export interface ScriptedManager {
   heartbeats: string[][]
   closed: { lease: string; used: LeaseClosed }[]
   active: string[]
+  /** Answered to registrations: the highest epoch, and the leases that are live on the node. */
+  epoch: number
+  live: string[]
   /** Answered to heartbeats. */
   end: string[]
+  revoking: RevokingEvent[]
+  /** By how much its clock differs from that of this machine. */
+  aheadMs: number
   /** Answers of /closed and /active: an HTTP status. */
   status: number
   forgotten: boolean
@@ -132,7 +139,11 @@ export async function scriptManager(
     heartbeats: [],
     closed: [],
     active: [],
+    epoch: 0,
+    live: [],
     end: [],
+    revoking: [],
+    aheadMs: 0,
     status: 204,
     forgotten: false,
     streams: [],
@@ -144,8 +155,9 @@ export async function scriptManager(
   app.post('/v1/nodes', (call) => {
     manager.registrations.push(call.body as ScriptedManager['registrations'][number])
     manager.forgotten = false
-    const orders = { nowMs: Date.now(), end: [], revoking: [] }
-    return { publicKey, heartbeatMs: 50, epoch: 0, live: [], ...orders }
+    const { epoch, live, aheadMs } = manager
+    const orders = { nowMs: Date.now() + aheadMs, end: [], revoking: [] }
+    return { publicKey, heartbeatMs: 50, epoch, live, ...orders }
   })
   app.post('/v1/nodes/:name/heartbeat', async (call, reply) => {
     if (manager.forgotten) {
@@ -154,7 +166,8 @@ export async function scriptManager(
         .send({ error: { code: 'ERR_RFAAS_NOT_FOUND', message: 'no such node' } })
     }
     manager.heartbeats.push((call.body as { leases: string[] }).leases)
-    return { nowMs: Date.now(), end: manager.end, revoking: [] }
+    const { end, revoking, aheadMs } = manager
+    return { nowMs: Date.now() + aheadMs, end, revoking }
   })
   app.get('/v1/nodes/:name/events', (_call, reply) => {
     manager.streams.push(server.eventStream(reply))
@@ -183,6 +196,27 @@ export function claimsOf(): LeaseClaims {
     epoch: 1,
     expiresAtMs: Date.now() + 60_000,
   }
+}
+
+/** An HTTP answer as it is: its status, and the error in it. */
+export async function answer(
+  url: string,
+  method: string,
+  path: string,
+  options: { token?: string | undefined; body?: unknown } = {},
+): Promise<{ status: number; code?: string; field?: string; message?: string }> {
+  const json = options.body !== undefined
+  const response = await fetch(`${url}${path}`, {
+    method,
+    headers: {
+      ...(options.token !== undefined && { authorization: `Bearer ${options.token}` }),
+      ...(json && { 'content-type': 'application/json' }),
+    },
+    ...(json && { body: JSON.stringify(options.body) }),
+  })
+  const text = await response.text()
+  const { error } = (text === '' ? {} : JSON.parse(text)) as { error?: object }
+  return { status: response.status, ...error }
 }
 
 // ── clients ─────────────────────────────────────────────────────────────────────────────────────
