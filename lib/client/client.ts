@@ -1,7 +1,5 @@
 // A program's connection to a resource manager.
-import { request } from '../control/http.js'
 import {
-  LeaseGrant,
   LeaseList,
   NodeList,
   UsageReport,
@@ -12,7 +10,9 @@ import { checkArgument } from '../control/check.js'
 import { LeaseRequest } from '../control/schemas.js'
 import { invalidArgument, RfaasError } from '../errors.js'
 import { parseBytes, parseDuration } from '../units.js'
+import { giveBack, mayBeGranted, newRequestId, requestGrant, type Grant } from './grant.js'
 import { Lease } from './lease.js'
+import { ManagerLink } from './manager-link.js'
 
 export interface ClientOptions {
   /** For each request to a manager. Default 10 s. */
@@ -28,6 +28,12 @@ export interface LeaseOptions {
   duration?: number | string
   /** Only on this node. */
   node?: string
+  /** Most nodes that the cores may be spread over. Default 1. */
+  nodes?: number
+  /** How long to wait, first come, first served, when nothing is free: ms, or text. Default 0. */
+  wait?: number | string
+  /** Stops waiting. A lease that is granted all the same is given back. */
+  signal?: AbortSignal
   /** Renew before it expires. Default true. */
   autoRenew?: boolean
 }
@@ -38,14 +44,18 @@ export type Usage = UsageReport['tenants'][number]
 const tenant = 'default'
 
 export class Client {
-  readonly url: string
-  readonly #timeoutMs: number | undefined
+  readonly #link: ManagerLink
   readonly #leases = new Set<Lease>()
+  /** Grants that nobody waits for any more, on their way back. */
+  readonly #returns = new Set<Promise<void>>()
   #closed = false
 
-  private constructor(url: string, { timeoutMs }: ClientOptions) {
-    this.url = url
-    this.#timeoutMs = timeoutMs
+  private constructor(link: ManagerLink) {
+    this.#link = link
+  }
+
+  get url(): string {
+    return this.#link.url
   }
 
   /** Connects to the resource manager at `url`, for example http://127.0.0.1:7070. */
@@ -53,63 +63,72 @@ export class Client {
     if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol)) {
       throw invalidArgument('url', url, 'an http or https URL of a resource manager')
     }
-    const client = new Client(url, options)
-    await request(client.#at('/healthz'), { timeoutMs: options.timeoutMs })
-    return client
+    const link = new ManagerLink(url, options.timeoutMs)
+    await link.request('/healthz')
+    return new Client(link)
   }
 
-  /** Leases cores and memory on one node. Rejects with ERR_RFAAS_NO_CAPACITY when none has them. */
+  /** Leases cores and memory. Rejects with ERR_RFAAS_NO_CAPACITY when they are not to be had within
+   * `wait`. */
   async lease(options: LeaseOptions = {}): Promise<Lease> {
     this.#check()
-    const { cores = 1, memory = '512MiB', duration = '10m', node, autoRenew = true } = options
-    const body = checkArgument(
-      LeaseRequest,
-      {
-        cores,
-        memoryBytes: parseBytes(memory, 'memory'),
-        durationMs: parseDuration(duration, 'duration'),
-        ...(node === undefined ? {} : { node }),
-      },
-      'lease',
-    )
-    const grant = await request(this.#at('/v1/leases'), {
-      method: 'POST',
-      body,
-      schema: LeaseGrant,
-      timeoutMs: this.#timeoutMs,
-    })
-    const lease = new Lease(this.url, grant, {
+    const { cores = 1, memory = '512MiB', duration = '10m', wait = 0, autoRenew = true } = options
+    const { node, nodes, signal } = options
+    const waitMs = parseDuration(wait, 'wait')
+    const requestId = newRequestId()
+    const body = {
+      ...checkArgument(
+        LeaseRequest,
+        {
+          cores,
+          memoryBytes: parseBytes(memory, 'memory'),
+          durationMs: parseDuration(duration, 'duration'),
+          ...(node === undefined ? {} : { node }),
+          ...(nodes === undefined ? {} : { nodes }),
+          ...(waitMs === 0 ? {} : { waitMs }),
+          requestId,
+        },
+        'lease',
+      ),
+      requestId,
+    }
+    let grant: Grant
+    try {
+      grant = await requestGrant(this.#link, body, signal)
+    } catch (error) {
+      if (mayBeGranted(error)) this.#return(giveBack(this.#link, body))
+      throw error
+    }
+    const lease = new Lease(this.#link, grant, {
       durationMs: body.durationMs,
       autoRenew,
       onEnd: () => this.#leases.delete(lease),
     })
     this.#leases.add(lease)
-    return lease
+    // The answer came too late for whoever asked.
+    if (!this.#closed && signal?.aborted !== true) return lease
+    this.#return(lease.release().catch(() => undefined))
+    this.#check()
+    throw new RfaasError('ERR_RFAAS_ABORTED', 'the caller stopped waiting for the lease', {
+      cause: signal?.reason,
+    })
   }
 
   async nodes(): Promise<NodeInfo[]> {
     this.#check()
-    return (await request(this.#at('/v1/nodes'), { schema: NodeList, timeoutMs: this.#timeoutMs }))
-      .nodes
+    return (await this.#link.request('/v1/nodes', { schema: NodeList })).nodes
   }
 
   /** Leases that hold cores, and those that closed a while ago. */
   async leases(): Promise<LeaseInfo[]> {
     this.#check()
-    const { leases } = await request(this.#at('/v1/leases'), {
-      schema: LeaseList,
-      timeoutMs: this.#timeoutMs,
-    })
-    return leases
+    return (await this.#link.request('/v1/leases', { schema: LeaseList })).leases
   }
 
   /** What this tenant's closed leases used. */
   async usage(): Promise<Usage> {
     this.#check()
-    const { tenants } = await request(this.#at('/v1/usage'), {
-      schema: UsageReport,
-      timeoutMs: this.#timeoutMs,
-    })
+    const { tenants } = await this.#link.request('/v1/usage', { schema: UsageReport })
     const nothing = { tenant, leases: 0, heldMs: 0, cpuMs: 0, coreMs: 0, memoryByteMs: 0 }
     return tenants.find((usage) => usage.tenant === tenant) ?? nothing
   }
@@ -117,15 +136,16 @@ export class Client {
   /** Releases the leases that are still held. Idempotent. */
   async close(): Promise<void> {
     this.#closed = true
-    await Promise.all([...this.#leases].map((lease) => lease.release()))
+    await Promise.all([...[...this.#leases].map((lease) => lease.release()), ...this.#returns])
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
   }
 
-  #at(path: string): string {
-    return new URL(path, this.url).href
+  #return(work: Promise<void>): void {
+    const done = work.finally(() => this.#returns.delete(done))
+    this.#returns.add(done)
   }
 
   #check(): void {

@@ -282,6 +282,12 @@ export class Functions {
     this.#onOutcomes(this.#invoker.poll())
   }
 
+  /** Its lease is over on its node: nobody takes its place. @internal */
+  workerGone(worker: number, cause: string): void {
+    this.workerLost(worker, cause)
+    this.#workers[worker]?.close()
+  }
+
   /** @internal */
   async workerReady(endpoint: WorkerEndpoint): Promise<void> {
     const worker = this.#workers[endpoint.worker]

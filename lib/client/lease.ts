@@ -1,27 +1,27 @@
-// A lease, from its grant to its end: packages are deployed on it, it renews itself, and it hears
-// from its executor manager what becomes of its workers.
+// A lease, from its grant to its end: packages are deployed on its nodes, it renews itself, and it hears
+// from the executor managers what becomes of its workers.
 import { EventEmitter } from 'node:events'
 
-import { check, checkArgument } from '../control/check.js'
-import { events, request } from '../control/http.js'
+import { checkArgument } from '../control/check.js'
 import {
-  ExecutorInfo,
   ExecutorRequest,
-  LeaseEndedEvent,
   LeaseGrant,
   NodeList,
-  WorkerLostEvent,
-  WorkerReadyEvent,
   type LeaseInfo,
   type LeasePart,
-  type NodeInfo,
+  type WorkerLostEvent,
+  type WorkerReadyEvent,
 } from '../control/schemas.js'
 import { invalidArgument, RfaasError } from '../errors.js'
 import { hostId } from '../host.js'
-import { native, type NativeDevice } from '../native.js'
+import { native } from '../native.js'
 import { parseBytes, parseDuration } from '../units.js'
-import { Functions } from './functions.js'
-import { readPackage, uploadPackage } from './package.js'
+import { Deployment } from './deployment.js'
+import type { Functions } from './functions.js'
+import type { Grant } from './grant.js'
+import { LeasedPart, type PartListener } from './leased-part.js'
+import type { ManagerLink } from './manager-link.js'
+import { readPackage } from './package.js'
 
 export interface DeployOptions {
   /** Longest input: bytes, or text such as '4MiB'. Default 1 MiB. */
@@ -34,18 +34,28 @@ export interface DeployOptions {
   hotTimeout?: number | string
   /** How long an awaited call keeps the event loop polling before it sleeps. Default 1 ms. */
   hotWait?: number | string
-  /** Default: shm on the client's own host, else verbs. */
+  /** Default: shm when all nodes are the client's own host, else verbs. */
   provider?: 'shm' | 'verbs'
   /** The RDMA device of this side; default: the first usable one. */
   device?: string
 }
 
-/** Events of a lease. */
+/** Events of a lease. Workers are numbered through all nodes, in the order of `parts`. */
 export interface LeaseEvents {
-  /** The lease is over; what was running has ended with ERR_RFAAS_LEASE_ENDED. */
+  /** It is taken back: new calls are refused with ERR_RFAAS_LEASE_REVOKED, running ones may finish
+   * within the notice; then it ends. Releasing it before is the polite thing to do. */
+  revoking: [noticeMs: number, reason: string]
+  /** It is over, on all nodes; what was running has ended with ERR_RFAAS_LEASE_ENDED. Not after
+   * `release()`. */
   ended: [reason: string]
+  /** It is over on this node and goes on on the others. */
+  partLost: [node: string, reason: string]
+  /** The node's executor manager has been silent for 5 s. Calls go on as far as they can; should it
+   * not come back, the part ends when it expires. */
+  nodeUnreachable: [node: string, reason: string]
+  nodeReachable: [node: string]
   renewed: [expiresAt: Date]
-  /** A renewal failed; it is tried again until the lease expires. */
+  /** A renewal failed, or did not reach a node; it is tried again until the lease expires. */
   renewalFailed: [error: unknown]
   workerLost: [worker: number, cause: string]
   workerReady: [worker: number]
@@ -57,55 +67,64 @@ interface Settings {
   onEnd: () => void
 }
 
-const startTimeoutMs = 60_000
-const endTimeoutMs = 10_000
 const renewalRetryMs = 1_000
-const eventsRetryMs = 500
+const maxTimerMs = 2 ** 31 - 1
 
 /** Made by `Client.lease`. */
 export class Lease extends EventEmitter<LeaseEvents> {
-  readonly #resourceManager: string
+  readonly #link: ManagerLink
   readonly #settings: Settings
-  readonly #functions = new Map<string, Functions>()
-  readonly #devices: NativeDevice[] = []
-  readonly #abort = new AbortController()
+  readonly #parts: readonly LeasedPart[]
+  readonly #deployments = new Set<Deployment>()
   #info: LeaseInfo
-  #token: string
+  /** By performance.now(), like all of the lease's times here: it lasts at least so long, and the
+   * wall clock may be set. */
+  #lastsUntil: number
   #renewal: NodeJS.Timeout | undefined
-  #following: Promise<void> | undefined
+  #revoking = false
   #ended: RfaasError | undefined
   #releasing: Promise<void> | undefined
 
   /** @internal */
-  constructor(resourceManager: string, grant: LeaseGrant, settings: Settings) {
+  constructor(link: ManagerLink, { grant, askedAt, answeredAt }: Grant, settings: Settings) {
     super()
-    this.#resourceManager = resourceManager
+    this.#link = link
     this.#settings = settings
     this.#info = grant.lease
-    this.#token = tokenOf(grant)
+    this.#lastsUntil = askedAt + settings.durationMs
+    const endsBy = answeredAt + settings.durationMs
+    this.#parts = grant.lease.parts.map((part, index) => {
+      return new LeasedPart(part, grant.tokens[index] ?? '', endsBy, this.#listener)
+    })
     this.#scheduleRenewal()
   }
 
   get id(): string {
     return this.#info.id
   }
-  get node(): string {
-    return this.#part.node
+  /** What it has on each node, as of its grant or last renewal. */
+  get parts(): readonly LeasePart[] {
+    return this.#info.parts
   }
-  /** Numbers of the leased cores on the node. */
+  /** Names of its nodes. */
+  get nodes(): readonly string[] {
+    return this.#info.parts.map(({ node }) => node)
+  }
+  /** Of each worker, the number of its core on its node. */
   get cores(): readonly number[] {
-    return this.#part.cores
+    return this.#info.parts.flatMap(({ cores }) => cores)
   }
   get memoryBytes(): number {
     return this.#info.memoryBytes
   }
+  /** By the resource manager's clock. */
   get expiresAt(): Date {
     return new Date(this.#info.expiresAt)
   }
 
   /**
    * Ships the function package at `path` (a shared library `.so` or an ES module `.mjs`) to the
-   * node, starts a worker on each leased core and connects to them.
+   * nodes, starts a worker on each leased core and connects to them: on all nodes, or on none.
    */
   async deploy(path: string, options: DeployOptions = {}): Promise<Functions> {
     this.#check()
@@ -135,30 +154,17 @@ export class Lease extends EventEmitter<LeaseEvents> {
       },
       'deploy',
     )
+    this.#check()
     const device = native.openDevice(provider, options.device ?? '')
+    let deployment: Deployment | undefined
     try {
-      await uploadPackage(this.#part.executorManager, this.#token, code)
-      this.#following ??= this.#follow()
-      const executor = await request(this.#at('/v1/executors'), {
-        method: 'POST',
-        token: this.#token,
-        body,
-        schema: ExecutorInfo,
-        timeoutMs: startTimeoutMs,
-      })
+      const started = await Deployment.start(this.#liveParts(), code, body, device)
+      // From here on it hears of its workers.
+      this.#deployments.add((deployment = started))
       this.#check()
-      const functions = await Functions.connect(device, executor, settings, async (closed) => {
-        this.#functions.delete(closed.id)
-        device.close()
-        await this.#stopExecutor(closed.id)
-      }).catch(async (error: unknown) => {
-        await this.#stopExecutor(executor.id)
-        throw error
-      })
-      this.#functions.set(executor.id, functions)
-      this.#devices.push(device)
-      return functions
+      return await started.connect(settings, () => this.#deployments.delete(started))
     } catch (error) {
+      if (deployment !== undefined) this.#deployments.delete(deployment)
       device.close()
       throw this.#ended ?? error
     }
@@ -167,20 +173,22 @@ export class Lease extends EventEmitter<LeaseEvents> {
   /** Makes the lease last for `duration` from now. It is never shortened. */
   async renew(duration: number | string = this.#settings.durationMs): Promise<Date> {
     this.#check()
-    const url = new URL(`/v1/leases/${this.id}/renew`, this.#resourceManager).href
-    const grant = await request(url, {
+    const durationMs = parseDuration(duration, 'duration')
+    const askedAt = performance.now()
+    const grant = await this.#link.request(`/v1/leases/${this.id}/renew`, {
       method: 'POST',
-      body: { durationMs: parseDuration(duration, 'duration') },
+      body: { durationMs },
       schema: LeaseGrant,
     })
+    this.#check()
     this.#info = grant.lease
-    this.#token = tokenOf(grant)
-    // The node enforces the expiry by itself: it has to see the new token.
-    await request(this.#at(`/v1/leases/${this.id}/token`), {
-      method: 'PUT',
-      body: { token: this.#token },
-      token: this.#token,
-    })
+    const endsBy = performance.now() + durationMs
+    const shown = await Promise.allSettled(
+      this.#liveParts().map((part) => this.#renewPart(part, grant, endsBy)),
+    )
+    this.#check()
+    for (const outcome of shown) if (outcome.status === 'rejected') throw outcome.reason
+    this.#lastsUntil = Math.max(this.#lastsUntil, askedAt + durationMs)
     this.#scheduleRenewal()
     this.emit('renewed', this.expiresAt)
     return this.expiresAt
@@ -198,56 +206,51 @@ export class Lease extends EventEmitter<LeaseEvents> {
 
   async #release(): Promise<void> {
     if (this.#ended) return
-    clearTimeout(this.#renewal)
-    await Promise.allSettled([...this.#functions.values()].map((functions) => functions.close()))
+    await Promise.allSettled([...this.#deployments].map((deployment) => deployment.close()))
+    const parts = this.#liveParts()
     this.#end(new RfaasError('ERR_RFAAS_LEASE_ENDED', `lease ${this.id} was released`))
-    // The node first: it measures what was used and confirms to the resource manager. Should it not
+    // The nodes first: they measure what was used and confirm to the resource manager. Should one not
     // answer, the resource manager's word reaches it later.
-    await request(this.#at(`/v1/leases/${this.id}`), {
-      method: 'DELETE',
-      token: this.#token,
-      timeoutMs: endTimeoutMs,
-    }).catch(() => undefined)
-    await request(new URL(`/v1/leases/${this.id}`, this.#resourceManager).href, {
-      method: 'DELETE',
-    })
+    const released = await Promise.allSettled(parts.map((part) => part.release()))
+    try {
+      await this.#link.request(`/v1/leases/${this.id}`, { method: 'DELETE' })
+    } catch (error) {
+      // While it is away, the word of the nodes is enough: they report to it.
+      if (released.some(({ status }) => status === 'rejected')) throw error
+    }
   }
 
+  /** Nothing of it remains on this side. */
   #end(error: RfaasError): void {
     if (this.#ended) return
     this.#ended = error
     clearTimeout(this.#renewal)
-    this.#abort.abort(error)
-    for (const functions of this.#functions.values()) functions.destroy(error)
-    this.#functions.clear()
-    for (const device of this.#devices) device.close()
+    for (const part of this.#parts) part.close()
+    for (const deployment of this.#deployments) deployment.destroy(error)
+    this.#deployments.clear()
     this.#settings.onEnd()
   }
 
-  async #stopExecutor(id: string): Promise<void> {
-    if (this.#ended) return
-    await request(this.#at(`/v1/executors/${id}`), {
-      method: 'DELETE',
-      token: this.#token,
-      timeoutMs: endTimeoutMs,
-    })
+  #liveParts(): LeasedPart[] {
+    return this.#parts.filter(({ over }) => !over)
   }
 
-  /** shm on our own host, verbs to any other. */
+  /** shm when all nodes are this host, else verbs. */
   async #provider(): Promise<'shm' | 'verbs'> {
-    const url = new URL('/v1/nodes', this.#resourceManager).href
-    const { nodes } = await request(url, { schema: NodeList })
-    const node: NodeInfo | undefined = nodes.find(({ name }) => name === this.node)
-    return node?.hostId === hostId() ? 'shm' : 'verbs'
+    const { nodes } = await this.#link.request('/v1/nodes', { schema: NodeList })
+    const here = new Set(nodes.filter((node) => node.hostId === hostId()).map(({ name }) => name))
+    return this.#liveParts().every(({ info }) => here.has(info.node)) ? 'shm' : 'verbs'
   }
 
   // ── renewal ─────────────────────────────────────────────────────────────────────────────────
 
-  #scheduleRenewal(delayMs = (this.expiresAt.getTime() - Date.now()) / 2): void {
+  /** Halfway, or after `delayMs`. */
+  #scheduleRenewal(delayMs = (this.#lastsUntil - performance.now()) / 2): void {
     clearTimeout(this.#renewal)
-    if (!this.#settings.autoRenew || this.#ended) return
-    // Timers hold 31 bits; a longer lease is simply renewed earlier.
-    this.#renewal = setTimeout(() => void this.#autoRenew(), Math.min(delayMs, 2 ** 31 - 1))
+    if (!this.#settings.autoRenew || this.#ended || this.#revoking) return
+    // A lease that is longer than timers can count is simply renewed earlier.
+    const timerMs = Math.min(Math.max(0, delayMs), maxTimerMs)
+    this.#renewal = setTimeout(() => void this.#autoRenew(), timerMs)
     this.#renewal.unref()
   }
 
@@ -256,74 +259,74 @@ export class Lease extends EventEmitter<LeaseEvents> {
       await this.renew()
     } catch (error) {
       if (this.#ended) return
+      const code = error instanceof RfaasError ? error.code : undefined
+      if (code === 'ERR_RFAAS_LEASE_ENDED') {
+        // It ended while nobody could tell us: all parts have.
+        for (const part of this.#liveParts()) part.end((error as RfaasError).message)
+        return
+      }
       this.emit('renewalFailed', error)
-      const left = this.expiresAt.getTime() - Date.now()
-      if (left > 0) this.#scheduleRenewal(Math.min(renewalRetryMs, left / 2))
+      if (code === 'ERR_RFAAS_LEASE_REVOKED') return
+      this.#scheduleRenewal(renewalRetryMs)
     }
   }
 
-  // ── events of the executor manager ──────────────────────────────────────────────────────────
-
-  /** Follows the lease's events until it ends. Whenever the stream opens, it begins with the workers
-   * that are ready, so nothing is missed for good while the manager restarts or the network is cut. */
-  async #follow(): Promise<void> {
-    const { signal } = this.#abort
-    while (!this.#ended) {
-      try {
-        const url = this.#at(`/v1/leases/${this.id}/events`)
-        for await (const { event, data } of events(url, { token: this.#token, signal })) {
-          this.#onEvent(event, data)
-        }
-      } catch (error) {
-        // Calls go on without events; who makes them learns of a lost worker from the fabric.
-        if (!(error instanceof RfaasError)) throw error
-      }
-      if (!this.#ended) await new Promise((resolve) => setTimeout(resolve, eventsRetryMs).unref())
+  async #renewPart(part: LeasedPart, { lease, tokens }: LeaseGrant, endsBy: number): Promise<void> {
+    const index = lease.parts.findIndex(({ id }) => id === part.info.id)
+    const token = tokens[index]
+    if (token == null) {
+      part.end(`${lease.parts[index]?.state ?? 'lost'}, says the resource manager`)
+      return
+    }
+    try {
+      await part.renew(token, endsBy)
+    } catch (error) {
+      if (!(error instanceof RfaasError) || error.code !== 'ERR_RFAAS_LEASE_ENDED') throw error
+      part.end(error.message)
     }
   }
 
-  #onEvent(event: string, data: unknown): void {
-    const what = `event ${event} of lease ${this.id}`
-    switch (event) {
-      case 'worker-lost': {
-        const { executor, worker, cause } = check(WorkerLostEvent, data, what)
-        this.#functions.get(executor)?.workerLost(worker, cause)
-        this.emit('workerLost', worker, cause)
-        break
+  // ── what the executor managers tell ─────────────────────────────────────────────────────────
+
+  readonly #listener: PartListener = {
+    workerLost: (part: LeasedPart, event: WorkerLostEvent) => {
+      for (const deployment of this.#deployments) {
+        const worker = deployment.workerLost(part, event)
+        if (worker !== undefined) this.emit('workerLost', worker, event.cause)
       }
-      case 'worker-ready': {
-        const { executor, endpoint } = check(WorkerReadyEvent, data, what)
-        const functions = this.#functions.get(executor)
-        if (functions === undefined) break
-        functions.workerReady(endpoint).then(
-          () => this.emit('workerReady', endpoint.worker),
-          () => undefined, // it was lost again; the next event tells
-        )
-        break
+    },
+    workerReady: (part: LeasedPart, event: WorkerReadyEvent) => {
+      for (const deployment of this.#deployments) {
+        deployment.workerReady(part, event, (worker) => this.emit('workerReady', worker))
       }
-      case 'lease-ended': {
-        const { reason } = check(LeaseEndedEvent, data, what)
-        this.#end(new RfaasError('ERR_RFAAS_LEASE_ENDED', `lease ${this.id} has ended: ${reason}`))
-        this.emit('ended', reason)
-        break
-      }
+    },
+    revoking: (_part, { noticeMs, reason }) => {
+      // All nodes say so, and once more whenever their stream opens.
+      if (this.#revoking) return
+      this.#revoking = true
+      clearTimeout(this.#renewal)
+      this.emit('revoking', noticeMs, reason)
+    },
+    over: (part, reason) => this.#partOver(part, reason),
+    unreachable: ({ info }, reason) => this.emit('nodeUnreachable', info.node, reason),
+    reachable: ({ info }) => this.emit('nodeReachable', info.node),
+  }
+
+  #partOver(part: LeasedPart, reason: string): void {
+    if (this.#ended) return
+    if (this.#liveParts().length > 0) {
+      const cause = `lease ${this.id} has ended on node ${part.info.node}: ${reason}`
+      for (const deployment of this.#deployments) deployment.partOver(part, cause)
+      this.emit('partLost', part.info.node, reason)
+      return
     }
-  }
-
-  #at(path: string): string {
-    return new URL(path, this.#part.executorManager).href
-  }
-
-  get #part(): LeasePart {
-    return this.#info.parts[0]!
+    // The words of a manager name the lease already.
+    const message = reason.includes(this.id) ? reason : `lease ${this.id} has ended: ${reason}`
+    this.#end(new RfaasError('ERR_RFAAS_LEASE_ENDED', message))
+    this.emit('ended', reason)
   }
 
   #check(): void {
     if (this.#ended) throw this.#ended
   }
-}
-
-function tokenOf({ lease, tokens: [token] }: LeaseGrant): string {
-  if (token != null) return token
-  throw new RfaasError('ERR_RFAAS_LEASE_ENDED', `lease ${lease.id} is ${lease.state}`)
 }

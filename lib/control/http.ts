@@ -34,6 +34,8 @@ export interface RequestOptions extends CallOptions {
 export interface EventsOptions extends CallOptions {
   /** Ends the stream with ERR_RFAAS_UNAVAILABLE when not even a comment came for so long. */
   idleTimeoutMs?: number
+  /** Called once, when the stream is open. */
+  onOpen?: () => void
 }
 
 export interface ServerEvent {
@@ -75,6 +77,7 @@ export async function* events(
     if (!type.startsWith('text/event-stream')) {
       throw protocolError(call.name, `content type ${type} instead of text/event-stream`)
     }
+    options.onOpen?.()
     const idleMs = options.idleTimeoutMs ?? defaultIdleTimeoutMs
     const parser = new EventParser(call.name)
     call.restartTimer(idleMs)

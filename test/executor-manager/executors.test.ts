@@ -178,7 +178,9 @@ describe('functions in JavaScript', () => {
 
 describe('functions in a shared library', () => {
   it('answer, and a crash names its function and is survived', async () => {
-    const { functions, lost } = await deploy(await startCluster(), 'f.so', nativePackage(library))
+    // First: while the compiler runs nothing in this process is alive, heartbeats neither.
+    const code = nativePackage(library)
+    const { functions, lost } = await deploy(await startCluster(), 'f.so', code)
     expect(await functions.invoke('echo', bytes(1, 2))).toEqual(bytes(1, 2))
     await expect(functions.invoke('crash', bytes())).rejects.toMatchObject({
       code: 'ERR_RFAAS_WORKER_LOST',

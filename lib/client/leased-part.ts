@@ -1,0 +1,189 @@
+// What a lease has on one node: the token for it, the way to the node's executor manager, and what that
+// tells. The node decides when its part is over; only if nobody there answers does the client.
+import { setTimeout as sleep } from 'node:timers/promises'
+
+import { check } from '../control/check.js'
+import { events, request, type RequestOptions } from '../control/http.js'
+import {
+  ExecutorInfo,
+  LeaseEndedEvent,
+  LeaseRevokingEvent,
+  WorkerLostEvent,
+  WorkerReadyEvent,
+  type ExecutorRequest,
+  type LeasePart,
+} from '../control/schemas.js'
+import { RfaasError } from '../errors.js'
+import { uploadPackage, type FunctionPackage } from './package.js'
+
+const startTimeoutMs = 60_000
+const endTimeoutMs = 10_000
+const eventsRetryMs = 500
+// How long its executor manager is silent before a node counts as unreachable.
+const unreachableMs = 5_000
+// A node that can be reached ends its lease by itself, and says so first.
+const lapseMs = 2_000
+const maxTimerMs = 2 ** 31 - 1
+
+export interface PartListener {
+  workerLost(part: LeasedPart, event: WorkerLostEvent): void
+  workerReady(part: LeasedPart, event: WorkerReadyEvent): void
+  revoking(part: LeasedPart, event: LeaseRevokingEvent): void
+  /** Once. */
+  over(part: LeasedPart, reason: string): void
+  unreachable(part: LeasedPart, reason: string): void
+  reachable(part: LeasedPart): void
+}
+
+export class LeasedPart {
+  readonly info: LeasePart
+  readonly #listener: PartListener
+  readonly #abort = new AbortController()
+  #token: string
+  /** By performance.now(): the node has ended it by then at the latest. */
+  #endsBy = 0
+  #lapse: NodeJS.Timeout | undefined
+  #silence: NodeJS.Timeout | undefined
+  #unreachable = false
+  #over = false
+
+  constructor(info: LeasePart, token: string, endsBy: number, listener: PartListener) {
+    this.info = info
+    this.#token = token
+    this.#listener = listener
+    this.#setEnd(endsBy)
+    void this.#follow()
+  }
+
+  get over(): boolean {
+    return this.#over
+  }
+
+  /** Ships the package and starts a worker on each core. */
+  async start(code: FunctionPackage, body: ExecutorRequest): Promise<ExecutorInfo> {
+    await uploadPackage(this.info.executorManager, this.#token, code)
+    const executor = await request(this.#at('/v1/executors'), {
+      method: 'POST',
+      token: this.#token,
+      body,
+      schema: ExecutorInfo,
+      timeoutMs: startTimeoutMs,
+    })
+    // Numbered as they are in calls; one that has ended in this moment is missing.
+    const { node, cores } = this.info
+    if (cores.every((_core, index) => executor.workers[index]?.worker === index)) return executor
+    await this.stopExecutor(executor.id).catch(() => undefined)
+    throw new RfaasError('ERR_RFAAS_EXECUTOR', `a worker on ${node} ended as soon as it was ready`)
+  }
+
+  async stopExecutor(id: string): Promise<void> {
+    if (!this.#over) await this.#send(`/v1/executors/${id}`, { method: 'DELETE' })
+  }
+
+  /** The node enforces the expiry by itself: it has to see the new token. */
+  async renew(token: string, endsBy: number): Promise<void> {
+    await this.#send(`/v1/leases/${this.info.id}/token`, { method: 'PUT', token, body: { token } })
+    if (this.#over || endsBy < this.#endsBy) return
+    this.#token = token
+    this.#setEnd(endsBy)
+  }
+
+  /** Ends it on the node, which tells the resource manager. */
+  async release(): Promise<void> {
+    await this.#send(`/v1/leases/${this.info.id}`, { method: 'DELETE' })
+  }
+
+  /** Whatever was learned elsewhere: this part is over. Idempotent. */
+  end(reason: string): void {
+    if (this.#over) return
+    this.close()
+    this.#listener.over(this, reason)
+  }
+
+  /** Ends what goes on here, not the part on the node. Idempotent. */
+  close(): void {
+    this.#over = true
+    clearTimeout(this.#lapse)
+    clearTimeout(this.#silence)
+    this.#abort.abort()
+  }
+
+  #setEnd(endsBy: number): void {
+    this.#endsBy = endsBy
+    clearTimeout(this.#lapse)
+    const restMs = endsBy + lapseMs - performance.now()
+    this.#lapse = setTimeout(
+      () => {
+        if (performance.now() < endsBy) this.#setEnd(endsBy)
+        else this.end('expired; its node could not be reached')
+      },
+      Math.min(restMs, maxTimerMs),
+    ).unref()
+  }
+
+  /** Follows the part's events until it is over. Whenever the stream opens, it begins with what was
+   * missed, so nothing is lost for good while the manager restarts or the network is cut. */
+  async #follow(): Promise<void> {
+    const { signal } = this.#abort
+    const onOpen = (): void => this.#heard()
+    let why = ''
+    this.#fallSilent(() => why)
+    while (!this.#over) {
+      try {
+        const url = this.#at(`/v1/leases/${this.info.id}/events`)
+        for await (const { event, data } of events(url, { token: this.#token, signal, onOpen })) {
+          this.#take(event, data)
+        }
+        why = 'it closed the connection'
+      } catch (error) {
+        // Calls go on without events; who makes them learns of a lost worker from the fabric.
+        if (!(error instanceof RfaasError)) throw error
+        why = error.message
+        if (error.code === 'ERR_RFAAS_LEASE_ENDED') this.end(error.message)
+      }
+      if (this.#over) return
+      this.#fallSilent(() => why)
+      await sleep(eventsRetryMs, undefined, { signal, ref: false }).catch(() => undefined)
+    }
+  }
+
+  #take(event: string, data: unknown): void {
+    const what = `event ${event} of lease ${this.info.id}`
+    switch (event) {
+      case 'worker-lost':
+        this.#listener.workerLost(this, check(WorkerLostEvent, data, what))
+        break
+      case 'worker-ready':
+        this.#listener.workerReady(this, check(WorkerReadyEvent, data, what))
+        break
+      case 'lease-revoking':
+        this.#listener.revoking(this, check(LeaseRevokingEvent, data, what))
+        break
+      case 'lease-ended':
+        this.end(check(LeaseEndedEvent, data, what).reason)
+    }
+  }
+
+  #heard(): void {
+    clearTimeout(this.#silence)
+    this.#silence = undefined
+    if (!this.#unreachable || this.#over) return
+    this.#unreachable = false
+    this.#listener.reachable(this)
+  }
+
+  #fallSilent(why: () => string): void {
+    this.#silence ??= setTimeout(() => {
+      this.#unreachable = true
+      this.#listener.unreachable(this, why())
+    }, unreachableMs).unref()
+  }
+
+  #send(path: string, options: RequestOptions): Promise<void> {
+    return request(this.#at(path), { token: this.#token, timeoutMs: endTimeoutMs, ...options })
+  }
+
+  #at(path: string): string {
+    return new URL(path, this.info.executorManager).href
+  }
+}
