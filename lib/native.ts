@@ -6,7 +6,7 @@
 // count or a negative errno and never throws.
 import { existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { arch, platform, version } from 'node:process'
 
 import { RfaasError } from './errors.js'
@@ -331,11 +331,12 @@ function load(): NativeAddon {
 }
 
 function find(): string {
-  const candidates = ['Release', 'Debug'].map((kind) =>
-    join(packageRoot(), 'build', kind, 'rfaas.node'),
-  )
+  // Another build of this package, in a folder of it: how its tests run under sanitizers.
+  const other = process.env['RFAAS_BUILD']
+  const folders = other === undefined ? ['build/Release', 'build/Debug'] : [basename(other)]
+  const candidates = folders.map((folder) => join(packageRoot(), folder, 'rfaas.node'))
   const found = candidates.find((file) => existsSync(file))
-  if (found === undefined) throw unavailable(`neither of ${candidates.join(', ')} exists`)
+  if (found === undefined) throw unavailable(`none of ${candidates.join(', ')} exists`)
   return found
 }
 

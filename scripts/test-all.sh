@@ -72,6 +72,7 @@ step "build" build
 step "examples" npm run build:examples
 step "tests" npm test
 step "native tests" npm run test:native
+step "addon under sanitizers" npm run test:addon
 step "fuzz targets" npm run fuzz -- short
 step "failure matrix" npm run test:faults
 step "Soft-RoCE tests" npm run test:roce
