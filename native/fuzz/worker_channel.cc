@@ -32,16 +32,19 @@ class Events final : public invocation::WorkerEvents {
 struct Worker {
     Events events;
     invocation::WorkerChannel channel{&events};
-    Worker() {
+    bool revoked;  // it answers, and runs nothing
+
+    explicit Worker(bool is_revoked) : revoked(is_revoked) {
         invocation::WorkerOptions options;
         options.provider = "shm";
-        options.address = fuzz::folder() + "/worker";
+        options.address = fuzz::folder() + (revoked ? "/revoked" : "/worker");
         options.slots = kSlots;
         options.payload_bytes = kPayload;
         options.output_bytes = kOutput;
         options.function_count = kFunctions;
         std::string reason;
         FUZZ_CHECK(channel.open(options, &reason) == 0);
+        if (revoked) channel.refuse(wire::CallStatus::kLeaseRevoked);
     }
 };
 
@@ -104,8 +107,11 @@ class Client {
                 answer(script, held_.back());
                 held_.pop_back();
                 return;
-            case 6:
-                return worker_.channel.refuse_pending();
+            case 6:  // out of order
+                if (held_.empty()) return;
+                worker_.channel.fail(held_.front().slot, wire::CallStatus::kLeaseEnded, "ended");
+                held_.erase(held_.begin());
+                return behave();
             default:
                 return serve(script);
         }
@@ -159,6 +165,7 @@ class Client {
     void serve(Script& script) {
         invocation::Call call;
         if (worker_.channel.next(&call, 0) == 1) {
+            FUZZ_CHECK(!worker_.revoked);
             check(call);
             // Some calls are answered later, as by a function that is still at work.
             if (script.choose(4) == 0) {
@@ -208,9 +215,9 @@ class Client {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
-    static Worker worker;
+    static Worker worker(false), revoked(true);
     Script script(data, bytes);
-    Client client(worker, script);
+    Client client(script.choose(8) == 7 ? revoked : worker, script);
     while (script.more() && client.in()) client.step(script);
     return 0;
 }
