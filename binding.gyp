@@ -29,6 +29,11 @@
       "libraries": ["-ldl", "-lpthread"]
     },
     {
+      "target_name": "rfaas-sandbox",
+      "type": "executable",
+      "sources": ["native/core/affinity.cc", "<@(sandbox_sources)"]
+    },
+    {
       "target_name": "rfaas-floor",
       "type": "executable",
       "sources": ["<@(core_sources)", "<@(floor_sources)"],

@@ -258,8 +258,6 @@ export interface NativeWorkerOptions {
   outputBytes: number
   /** Names, in the order of their indices. */
   functions: readonly string[]
-  /** Pins all threads of the process; -1: none. */
-  core: number
   /** Where to report a function that ran past its deadline before the process ends. */
   eventsFd: number
 }
@@ -296,8 +294,9 @@ export interface NativeAddon {
   initialize(errorClass: typeof RfaasError): void
   /** Closes every device of this thread. */
   closeAll(): void
-  /** Every descriptor above 2 that is open now, whoever opened it, ends with the next exec(). */
-  closeOnExec(): void
+  /** Opens or makes `path` and locks it: a descriptor that holds the lock while it is open anywhere,
+   * also in processes that inherit it; -EAGAIN when another one does. */
+  lockFile(path: string): number
   providers(): NativeProviderStatus[]
   /** `name` empty: the first usable device. */
   openDevice(provider: string, name: string): NativeDevice

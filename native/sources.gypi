@@ -2,7 +2,6 @@
   "variables": {
     "core_sources": [
       "native/core/affinity.cc",
-      "native/core/descriptors.cc",
       "native/fabric/registry.cc",
       "native/fabric/shm/shm_memory.cc",
       "native/fabric/shm/shm_handshake.cc",
@@ -37,6 +36,15 @@
       "native/executor/exports.cc",
       "native/executor/package.cc"
     ],
+    "sandbox_sources": [
+      "native/sandbox/main.cc",
+      "native/sandbox/config.cc",
+      "native/sandbox/descriptors.cc",
+      "native/sandbox/landlock.cc",
+      "native/sandbox/privileges.cc",
+      "native/sandbox/root.cc",
+      "native/sandbox/seccomp.cc"
+    ],
     "floor_sources": [
       "native/bench/floor.cc"
     ],
@@ -46,6 +54,7 @@
       "native/test/shm_hostile_test.cc",
       "native/test/channel_test.cc",
       "native/test/package_test.cc",
+      "native/test/sandbox_test.cc",
       "native/test/watchdog_test.cc",
       "native/test/wire_test.cc"
     ],

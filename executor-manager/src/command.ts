@@ -3,6 +3,7 @@ import { Command, Option } from 'commander'
 import { serve, toPort, withConfig } from '../../lib/control/command.js'
 import { logLevels } from '../../lib/control/log.js'
 import type { ExecutorManagerOptions } from './config.js'
+import { confinementModes } from './confinement.js'
 import { startExecutorManager } from './index.js'
 
 const names = [
@@ -23,6 +24,9 @@ const names = [
   'maxStoreBytes',
   'graceMs',
   'readyTimeoutMs',
+  'confinement',
+  'uidRange',
+  'allowNetwork',
   'allowRemote',
   'logLevel',
 ] as const
@@ -48,6 +52,14 @@ export function executorManagerCommand(): Command {
     .option('--max-store-bytes <size>', 'unused packages are removed beyond this (default: 4GiB)')
     .option('--grace-ms <time>', 'for running calls after the end of a lease (default: 1s)')
     .option('--ready-timeout-ms <time>', 'in which a worker has to be ready (default: 15s)')
+    .addOption(
+      new Option(
+        '--confinement <mode>',
+        'of functions (default: auto, what this host can do)',
+      ).choices(confinementModes),
+    )
+    .option('--uid-range <first-last>', 'users for leases (default: 1900000000-1900065535)')
+    .option('--allow-network', 'functions may use the network')
     .option('--allow-remote', 'listen on an address that other hosts can reach')
     .addOption(new Option('--log-level <level>', 'least severity to log').choices(logLevels))
     .option('--config <file>', 'JSON object with these options; flags win')

@@ -7,7 +7,9 @@ import { isLoopback } from '../../lib/control/loopback.js'
 import { RfaasError, invalidArgument } from '../../lib/errors.js'
 import { native } from '../../lib/native.js'
 import { parseBytes, parseDuration } from '../../lib/units.js'
+import { confinementModes, type ConfinementMode, type ConfinementOptions } from './confinement.js'
 import { availableMemory, chooseCores } from './node.js'
+import { parseUidRange } from './uids.js'
 
 export interface ExecutorManagerOptions {
   /** Address to listen on; anything but loopback needs `allowRemote`. Default 127.0.0.1. */
@@ -45,6 +47,14 @@ export interface ExecutorManagerOptions {
   graceMs?: number | string
   /** Time in which a worker has to be ready. Default 15 s. */
   readyTimeoutMs?: number | string
+  /** What keeps functions away from this host and from each other: `auto` is all that the host can
+   * do, `strict` refuses to start without any of it, `off` is nothing. Default auto. */
+  confinement?: ConfinementMode
+  /** Users for leases, `FIRST-LAST`, that nobody else uses; for a manager that is root. Default
+   * 1900000000-1900065535. */
+  uidRange?: string
+  /** Functions may use the network. Default false. */
+  allowNetwork?: boolean
   /** Listen beyond loopback. Clients prove themselves with lease tokens, but nothing is encrypted. */
   allowRemote?: boolean
   logLevel?: LogLevel
@@ -70,6 +80,7 @@ export interface Config {
   maxStoreBytes: number
   graceMs: number
   readyTimeoutMs: number
+  confinement: ConfinementOptions
 }
 
 export function resolveConfig(options: ExecutorManagerOptions): Config {
@@ -125,7 +136,18 @@ export function resolveConfig(options: ExecutorManagerOptions): Config {
     maxStoreBytes: parseBytes(options.maxStoreBytes ?? '4GiB', 'maxStoreBytes'),
     graceMs: parseDuration(options.graceMs ?? 1000, 'graceMs'),
     readyTimeoutMs: parseDuration(options.readyTimeoutMs ?? 15_000, 'readyTimeoutMs'),
+    confinement: {
+      mode: confinementMode(options.confinement ?? 'auto'),
+      uidRange: parseUidRange(options.uidRange),
+      allowNetwork: options.allowNetwork === true,
+    },
   }
+}
+
+function confinementMode(mode: string): ConfinementMode {
+  const known = confinementModes.find((candidate) => candidate === mode)
+  if (known !== undefined) return known
+  throw invalidArgument('confinement', mode, `one of ${confinementModes.join(', ')}`)
 }
 
 function chooseProviders(wanted: readonly string[] | undefined): ProviderInfo[] {

@@ -15,7 +15,9 @@ import type {
 } from '../../lib/control/schemas.js'
 import type { Logger } from '../../lib/control/log.js'
 import { RfaasError } from '../../lib/errors.js'
+import type { Enclosure } from './enclosure.js'
 import { workerProgram } from './paths.js'
+import { inheritedSocket } from './sandbox.js'
 import { WorkerProcess, type WorkerEnd, type WorkerReady } from './worker-process.js'
 
 // A worker that ends within this time after its start is "young"; so many may do it in a row before
@@ -36,6 +38,8 @@ export interface ExecutorSpec {
   /** Path of the package, already made for the runtime. */
   packagePath: string
   cores: readonly number[]
+  /** Of the lease. */
+  enclosure: Enclosure
   /** Folder for shm sockets. */
   socketDir: string
   /** Where verbs workers listen, `IP:PORT`. */
@@ -157,26 +161,31 @@ export class Executor {
     const { request, logger: _logger, ...spec } = this.#spec
     place.generation += 1
     const ticket = randomBytes(32).toString('hex')
-    const address =
-      request.provider === 'shm'
-        ? join(spec.socketDir, `${this.id}-${place.index}-${place.generation}`)
-        : spec.verbsAddress
+    const shm = request.provider === 'shm'
+    const address = shm
+      ? join(spec.socketDir, `${this.id}-${place.index}-${place.generation}`)
+      : spec.verbsAddress
     const process = new WorkerProcess({
       program: workerProgram(request.runtime),
       index: place.index,
+      enclosure: spec.enclosure,
+      sandbox: spec.enclosure.settings({
+        request,
+        packagePath: spec.packagePath,
+        core: place.core,
+        socket: shm ? address : '',
+      }),
       configuration: {
         provider: request.provider,
         device: spec.device,
-        address,
+        address: shm ? inheritedSocket : address,
         ticket,
         package: spec.packagePath,
         worker: place.index,
-        core: place.core,
         slots: request.slots,
         payload_bytes: request.payloadBytes,
         output_bytes: request.outputBytes,
         hot_timeout_us: request.hotTimeoutMs * 1000,
-        allowed_uid: '',
       },
       readyTimeoutMs: spec.readyTimeoutMs,
       logger: this.#logger.child({ worker: place.index }),
@@ -184,7 +193,7 @@ export class Executor {
     place.process = process
     if (this.#draining) process.drain()
     const finished = process.ended.then((end) => {
-      if (request.provider === 'shm') rmSync(address, { force: true })
+      if (shm) rmSync(address, { force: true })
       spec.events.measured(end.cpuMs)
       this.#finished.delete(finished)
     })

@@ -8,6 +8,8 @@ import { createServer } from '../../lib/control/server.js'
 import { hostId } from '../../lib/host.js'
 import { claim } from './claim.js'
 import { ManagerClock } from './clock.js'
+import { Confinement } from './confinement.js'
+import { Enclosure } from './enclosure.js'
 import { resolveConfig, type ExecutorManagerOptions } from './config.js'
 import { Journal } from './journal.js'
 import { LeaseTable } from './leases.js'
@@ -75,6 +77,14 @@ async function start(
     maxPackageBytes: config.maxPackageBytes,
     maxStoreBytes: config.maxStoreBytes,
   })
+  const confinement = await Confinement.detect(config.confinement)
+  undo.push(() => confinement.close())
+  const missing = confinement.layers.filter(({ active }) => !active)
+  logger.info({ layers: confinement.active }, 'functions are confined')
+  if (missing.length > 0) {
+    const reasons = Object.fromEntries(missing.map(({ name, detail }) => [name, detail]))
+    logger.warn({ layers: reasons }, 'functions are not confined by')
+  }
   const socketDir = createSocketFolder(config.runtimeParent)
   undo.push(() => rmSync(socketDir, { recursive: true, force: true }))
 
@@ -87,6 +97,7 @@ async function start(
   const metrics = createMetrics(server.registry, {
     leases: () => leases,
     registration: () => registration,
+    confinement,
   })
   const execution = {
     socketDir,
@@ -101,6 +112,8 @@ async function start(
     clock,
     packages,
     execution,
+    enclose: ({ cores, memoryBytes }) =>
+      new Enclosure(confinement, { cores, memoryBytes, runtimeDir: socketDir }),
     maxExecutorsPerLease,
     graceMs: config.graceMs,
     logger,

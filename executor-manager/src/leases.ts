@@ -18,6 +18,7 @@ import type { Clock } from '../../lib/control/clock.js'
 import { verifyToken } from '../../lib/control/token.js'
 import { RfaasError } from '../../lib/errors.js'
 import { formatBytes } from '../../lib/units.js'
+import type { Enclosure } from './enclosure.js'
 import { Executor, type ExecutorSpec } from './executor.js'
 import { Fence, type EndReason } from './fence.js'
 import type { PackageStore } from './packages.js'
@@ -37,6 +38,8 @@ export interface LeaseTableOptions {
   packages: PackageStore
   /** For executors: all that the lease itself does not say. */
   execution: Pick<ExecutorSpec, 'socketDir' | 'verbsAddress' | 'device' | 'readyTimeoutMs'>
+  /** A place for the lease's workers, closed when the last of them has ended. */
+  enclose(claims: LeaseClaims): Enclosure
   maxExecutorsPerLease: number
   /** How long running calls may go on after the end. */
   graceMs: number
@@ -67,6 +70,8 @@ interface NodeLease {
   streams: Set<EventStream>
   requests: Map<string, ExecutorRequest>
   cpuMs: number
+  /** From the first executor on. */
+  enclosure: Enclosure | undefined
   ending: Promise<void> | undefined
 }
 
@@ -151,6 +156,7 @@ export class LeaseTable {
       streams: new Set(),
       requests: new Map(),
       cpuMs: 0,
+      enclosure: undefined,
       ending: undefined,
     }
     this.#leases.set(claims.lease, lease)
@@ -172,10 +178,12 @@ export class LeaseTable {
       const packagePath = await packages.use(request.package, request.runtime)
       try {
         if (lease.stop.signal.aborted) throw this.#fence.endOf(id)
+        const enclosure = (lease.enclosure ??= this.#options.enclose(lease.claims))
         const executor = await Executor.start(
           {
             request,
-            packagePath,
+            packagePath: enclosure.place(packagePath),
+            enclosure,
             cores: lease.claims.cores,
             ...execution,
             logger: logger.child({ lease: id }),
@@ -291,9 +299,12 @@ export class LeaseTable {
     await Promise.allSettled(lease.starting.keys())
     await Promise.all([...lease.executors.values()].map((x) => this.#stop(lease, x, graceMs)))
     for (const stream of lease.streams) stream.end()
-    this.#leases.delete(id)
+    // Before the groups that count it are removed.
     const used = usedBy(lease)
-    this.#options.logger.info({ lease: id, reason, ...used }, 'lease ended')
+    const peakBytes = lease.enclosure?.peakBytes
+    await lease.enclosure?.close()
+    this.#leases.delete(id)
+    this.#options.logger.info({ lease: id, reason, ...used, peakBytes }, 'lease ended')
     await this.#options.closed(id, used, lease.claims.cores.length)
   }
 
@@ -403,10 +414,12 @@ export class LeaseTable {
 
 /** So far: workers that have ended and those that run. */
 function usedBy(lease: NodeLease): LeaseClosed {
-  const running = [...lease.executors.values()].reduce((sum, { cpuMs }) => sum + cpuMs, 0)
+  // The lease's control group knows it exactly. Where there is none, what its processes tell.
+  const running = (): number =>
+    [...lease.executors.values()].reduce((sum, { cpuMs }) => sum + cpuMs, 0)
   return {
     heldMs: Math.round(performance.now() - lease.since),
-    cpuMs: Math.round(lease.cpuMs + running),
+    cpuMs: Math.round(lease.enclosure?.cpuMs ?? lease.cpuMs + running()),
   }
 }
 

@@ -1,5 +1,6 @@
 // What operators watch on a node.
 import { Counter, Gauge, type Registry } from 'prom-client'
+import type { Confinement } from './confinement.js'
 import type { LeaseTable } from './leases.js'
 import type { Registration } from './registration.js'
 
@@ -12,7 +13,11 @@ export interface Metrics {
 
 export function createMetrics(
   registry: Registry,
-  sources: { leases: () => LeaseTable; registration: () => Registration },
+  sources: {
+    leases: () => LeaseTable
+    registration: () => Registration
+    confinement: Confinement
+  },
 ): Metrics {
   const registers = [registry]
   const gauge = (name: string, help: string, value: () => number): void => {
@@ -36,6 +41,15 @@ export function createMetrics(
     'Reports that the resource manager has not confirmed',
     () => sources.registration().unconfirmed,
   )
+  const layers = new Gauge({
+    name: 'rfaas_node_confinement_layer',
+    help: '1 if the layer confines the workers of this node',
+    labelNames: ['layer'],
+    registers,
+  })
+  for (const { name, active } of sources.confinement.layers) {
+    layers.set({ layer: name }, active ? 1 : 0)
+  }
   return {
     workersLost: new Counter({
       name: 'rfaas_node_workers_lost_total',

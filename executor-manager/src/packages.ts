@@ -3,7 +3,7 @@
 // hashed, then a link publishes them. Uploads of the same package at the same time do not wait for
 // one another (a slow tenant must not hold up the others); the first that is complete is kept.
 import { createHash, randomBytes } from 'node:crypto'
-import { link, open, readdir, rename, rm, stat, symlink, utimes } from 'node:fs/promises'
+import { link, open, readdir, realpath, rename, rm, stat, symlink, utimes } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { createFolder } from '../../lib/control/folder.js'
@@ -35,6 +35,8 @@ export class PackageStore {
 
   static async open(options: PackageStoreOptions): Promise<PackageStore> {
     createFolder('dataDir', options.directory)
+    // Workers get their package at its own path, to which no link leads in their sandbox.
+    options = { ...options, directory: await realpath(options.directory) }
     // What an upload left behind when its manager ended. Recent ones may belong to a manager that is
     // still running on the same directory.
     for (const name of await readdir(options.directory)) {
@@ -55,7 +57,9 @@ export class PackageStore {
   async put(sha256: string, bytes: Readable): Promise<'stored' | 'present'> {
     const known = await this.has(sha256)
     const temporary = this.#path(`.upload-${randomBytes(12).toString('hex')}`)
-    const file = known ? undefined : await open(temporary, 'wx', 0o400)
+    // Leases have users of their own, which must read it where it is shown to them; nobody else gets
+    // into the folder.
+    const file = known ? undefined : await open(temporary, 'wx', 0o444)
     try {
       const digest = createHash('sha256')
       let length = 0

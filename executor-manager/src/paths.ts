@@ -21,6 +21,11 @@ export function workerProgram(runtime: Runtime): Program {
   return { command: process.execPath, args: [script] }
 }
 
+/** The launcher that confines workers. */
+export function sandboxProgram(): string {
+  return built(join(packageRoot(), 'build/Release/rfaas-sandbox'), 'build:native')
+}
+
 function built(path: string, script: string): string {
   if (existsSync(path)) return path
   throw new RfaasError(

@@ -26,10 +26,15 @@ interface Ended extends Account {
   settle: (cpuMs: number) => void
 }
 
-/** CPU time of a process and of the children that it has waited for; undefined if it is gone. */
+/** CPU time of a process, of the children that it has waited for, and of those that still run. */
 export function processCpuMs(pid: number): number | undefined {
+  // Parents first: a child that is waited for meanwhile is missed until the next look, and not
+  // counted twice.
   const times = readTimes(`/proc/${pid}/stat`)
-  return times === undefined ? undefined : times.own + times.children
+  if (times === undefined) return undefined
+  let sum = times.own + times.children
+  for (const child of childrenOf(pid)) sum += processCpuMs(child) ?? 0
+  return sum
 }
 
 /** One per process, because cutime and cstime are. */
@@ -97,6 +102,17 @@ class CpuMeter {
 }
 
 export const cpuMeter = new CpuMeter()
+
+/** Those that its first thread has started. */
+function childrenOf(pid: number): number[] {
+  let text: string
+  try {
+    text = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8')
+  } catch {
+    return []
+  }
+  return text.split(' ').flatMap((child) => (child === '' ? [] : [Number(child)]))
+}
 
 function childrenCpuMs(): number {
   return readTimes('/proc/self/stat')?.children ?? 0

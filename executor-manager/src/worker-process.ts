@@ -1,15 +1,16 @@
 // One worker: a process that runs a tenant's functions on one core. Everything that it sends is
 // hostile until checked. It is configured through its stdin (nothing secret in argv or environment),
 // which stays open: its end tells the worker that the manager is gone.
-import { spawn, type ChildProcess } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
 import type { Readable } from 'node:stream'
 import { Type, type Static } from 'typebox'
 import { inspect } from '../../lib/control/check.js'
 import type { Logger } from '../../lib/control/log.js'
 import { RfaasError } from '../../lib/errors.js'
-import { native } from '../../lib/native.js'
+import type { Enclosure } from './enclosure.js'
 import { RateLimit, readLines } from './lines.js'
 import type { Program } from './paths.js'
+import { encodeLines, spawnConfined, UnconfinedEvent, type SandboxSettings } from './sandbox.js'
 import { cpuMeter } from './usage.js'
 
 const functionName = Type.String({ minLength: 1, maxLength: 127 })
@@ -17,6 +18,7 @@ const requestId = Type.String({ pattern: '^[0-9]{1,20}$' })
 const sentence = Type.String({ maxLength: 4096 })
 
 const WorkerEvent = Type.Union([
+  UnconfinedEvent,
   Type.Object({
     event: Type.Literal('ready'),
     address: Type.String({ minLength: 1, maxLength: 256 }),
@@ -48,11 +50,13 @@ const maxOutputLinesPerSecond = 200
 // their other ends open for ever.
 const drainMs = 250
 
-const inheritedEnvironment = ['PATH', 'HOME', 'LANG', 'TZ']
+const inheritedEnvironment = ['PATH', 'LANG', 'TZ']
 
 export interface WorkerSpec {
   program: Program
   index: number
+  enclosure: Enclosure
+  sandbox: SandboxSettings
   /** `key=value` lines on its stdin. */
   configuration: Readonly<Record<string, string | number>>
   readyTimeoutMs: number
@@ -84,6 +88,8 @@ export class WorkerProcess {
   readonly #child: ChildProcess
   readonly #events = new RateLimit(maxEventsPerSecond)
   readonly #readyTimer: NodeJS.Timeout
+  /** Of the lease, at the start of this process. */
+  readonly #outOfMemory: number
   #settleReady!: { resolve: (ready: WorkerReady) => void; reject: (error: RfaasError) => void }
   #isReady = false
   #expected = false
@@ -99,15 +105,10 @@ export class WorkerProcess {
     // Whoever only waits for the end must not die of the other promise.
     this.ready.catch(() => undefined)
     const configuration = encodeConfiguration(spec.configuration)
-    // Libraries in this process open files without O_CLOEXEC: the database of a resource manager in
-    // the same process is one of them, and a tenant's function could write to it. The worker's own
-    // pipes are not concerned: libuv makes them with dup2(), which clears the flag.
-    native.closeOnExec()
-    this.#child = spawn(spec.program.command, spec.program.args, {
-      stdio: ['pipe', 'pipe', 'pipe', 'pipe'],
-      env: environment(),
-      cwd: '/',
-    })
+    const { enclosure, sandbox } = spec
+    const env = environment(enclosure.temporaryFolder)
+    this.#outOfMemory = enclosure.outOfMemory
+    this.#child = spawnConfined(spec.program, sandbox, env, enclosure.held)
     this.ended = this.#watchEnd()
     this.#readyTimer = setTimeout(() => {
       this.#fail(`was not ready within ${spec.readyTimeoutMs} ms`)
@@ -189,6 +190,12 @@ export class WorkerProcess {
         this.#functions = event.functions
         this.#settleReady.resolve({ address: event.address, functions: event.functions })
         return
+      case 'unconfined': {
+        const { layer, message } = event
+        const cause = `cannot be confined (${oneLine(layer)}): ${oneLine(message)}`
+        this.#failure ??= { cause, code: 'ERR_RFAAS_EXECUTOR' }
+        return
+      }
       case 'error':
         this.#failure ??= { cause: `failed: ${oneLine(event.message)}`, code: 'ERR_RFAAS_PACKAGE' }
         return
@@ -287,13 +294,16 @@ export class WorkerProcess {
     if (this.#failure !== undefined) return this.#failure.cause
     if (this.#timedOut) return `ran past its deadline${name === undefined ? '' : ` in '${name}'`}`
     const place = name === undefined ? '' : ` in function '${name}'`
+    if (signal === 'SIGKILL' && this.#spec.enclosure.outOfMemory > this.#outOfMemory) {
+      return `was killed by SIGKILL, because the lease is out of memory${place}`
+    }
     if (signal !== null) return `was killed by ${signal}${place}`
     return `exited with code ${code}${place}`
   }
 }
 
-function environment(): NodeJS.ProcessEnv {
-  const kept: NodeJS.ProcessEnv = {}
+function environment(folder: string): NodeJS.ProcessEnv {
+  const kept: NodeJS.ProcessEnv = { HOME: folder, TMPDIR: folder }
   for (const key of inheritedEnvironment) {
     const value = process.env[key]
     if (value !== undefined) kept[key] = value
@@ -302,19 +312,8 @@ function environment(): NodeJS.ProcessEnv {
 }
 
 function encodeConfiguration(configuration: Readonly<Record<string, string | number>>): string {
-  let text = ''
-  for (const [key, value] of Object.entries(configuration)) {
-    // A line end inside a path would let it pass for another key.
-    if (/[\r\n]/.test(String(value))) {
-      throw new RfaasError('ERR_RFAAS_INVALID_ARGUMENT', `${key} contains a line end`, {
-        field: key,
-        value,
-        allowed: 'one line',
-      })
-    }
-    text += `${key}=${value}\n`
-  }
-  return `${text}\n`
+  const entries = Object.entries(configuration)
+  return `${entries.map(([key, value]) => encodeLines(key, [value])).join('')}\n`
 }
 
 function oneLine(text: string): string {

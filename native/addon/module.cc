@@ -1,6 +1,11 @@
 // The addon's entry: one Module for each JavaScript environment, and what lib/native.ts declares.
 #include "addon/module.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
 #include <cstddef>
 #include <string>
 #include <vector>
@@ -15,7 +20,6 @@
 #include "addon/util/args.h"
 #include "addon/util/error.h"
 #include "addon/worker.h"
-#include "core/descriptors.h"
 #include "fabric/fabric.h"
 
 namespace rfaas::addon {
@@ -61,12 +65,16 @@ void close_all(const Napi::CallbackInfo& info) {
     Module::of(info.Env()).devices.close_all(CloseReason::kAsked);
 }
 
-// All but the three standard ones.
-void close_on_exec(const Napi::CallbackInfo& info) {
-    const int failed = close_descriptors_on_exec(3);
-    if (failed == 0) return;
-    throw_error(info.Env(), "ERR_RFAAS_INTERNAL", "open files cannot be kept from new processes",
-                failed, "open");
+Napi::Value lock_file(const Napi::CallbackInfo& info) {
+    const std::string path = info[0].ToString().Utf8Value();
+    const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0) {
+        throw_error(info.Env(), "ERR_RFAAS_INTERNAL", path + " cannot be opened", -errno, "open");
+        return info.Env().Undefined();
+    }
+    if (::flock(fd, LOCK_EX | LOCK_NB) == 0) return Napi::Number::New(info.Env(), fd);
+    ::close(fd);
+    return Napi::Number::New(info.Env(), -EAGAIN);
 }
 
 Napi::Value providers(const Napi::CallbackInfo& info) {
@@ -274,7 +282,7 @@ Napi::Object initialize_addon(Napi::Env env, Napi::Object exports) {
 
     exports.Set("initialize", Napi::Function::New<initialize>(env, "initialize"));
     exports.Set("closeAll", Napi::Function::New<close_all>(env, "closeAll"));
-    exports.Set("closeOnExec", Napi::Function::New<close_on_exec>(env, "closeOnExec"));
+    exports.Set("lockFile", Napi::Function::New<lock_file>(env, "lockFile"));
     exports.Set("providers", Napi::Function::New<providers>(env, "providers"));
     exports.Set("openDevice", Napi::Function::New<open_device>(env, "openDevice"));
     exports.Set("createInvoker", Napi::Function::New<Invoker::create>(env, "createInvoker"));

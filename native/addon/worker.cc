@@ -9,7 +9,6 @@
 
 #include "addon/util/args.h"
 #include "addon/util/error.h"
-#include "core/affinity.h"
 #include "core/json.h"
 #include "core/time.h"
 
@@ -23,7 +22,6 @@ struct WorkerInit {
     invocation::WorkerOptions options;
     std::vector<std::string> functions;
     int events_fd;
-    int core;
     Napi::Function on_event;
 };
 
@@ -92,7 +90,6 @@ Napi::Value Worker::create(const Napi::CallbackInfo& info) {
     }
     init.options.function_count = static_cast<uint32_t>(init.functions.size());
     init.events_fd = options.Get("eventsFd").ToNumber().Int32Value();
-    init.core = options.Get("core").ToNumber().Int32Value();
     init.on_event = info[1].As<Napi::Function>();
     return construct(env, Module::of(env).worker_class, init);
 }
@@ -103,11 +100,6 @@ Worker::Worker(const Napi::CallbackInfo& info) : ObjectWrap(info), module_(Modul
     const Napi::Env env = info.Env();
     // A manager that is killed takes its workers along, whatever their functions are doing.
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    const int unpinned = init->core < 0 ? 0 : pin_process_to_core(init->core);
-    if (unpinned != 0) {
-        throw_fabric_error(env, unpinned, "pin", "core " + std::to_string(init->core));
-        return;
-    }
     auto channel = std::make_unique<invocation::WorkerChannel>(this);
     std::string reason;
     const int failed = channel->open(init->options, &reason);

@@ -48,10 +48,6 @@ bool apply(const std::string& key, const std::string& value, Config* config) {
         return parse_number(value, &config->hot_timeout_us);
     else if (key == "worker")
         return parse_number(value, &config->worker);
-    else if (key == "core")
-        return value.empty() || parse_number(value, &config->core);
-    else if (key == "allowed_uid")
-        return value.empty() || parse_number(value, &config->socket_uid);
     else
         return false;
     return true;

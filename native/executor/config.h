@@ -12,8 +12,6 @@ struct Config {
     invocation::WorkerOptions channel;
     std::string package;
     uint32_t worker = 0;
-    int core = -1;            // -1: do not pin
-    int64_t socket_uid = -1;  // shm: who may connect beside ourselves and root; -1: nobody
     uint64_t hot_timeout_us = 1000;
 };
 

@@ -1,6 +1,7 @@
 // rfaas-executor: one worker that runs the functions of a native package. Started by the executor
-// manager, configured on stdin (config.h), reporting on file descriptor 3 (events.h). It ends when
-// its stdin does: a manager that dies takes its workers along.
+// manager through the launcher (sandbox/main.cc), which pins and confines it; configured on stdin
+// (config.h), reporting on file descriptor 3 (events.h). It ends when its stdin does: a manager
+// that dies takes its workers along.
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -9,8 +10,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "core/affinity.h"
-#include "core/descriptors.h"
 #include "core/time.h"
 #include "executor/config.h"
 #include "executor/events.h"
@@ -52,13 +51,6 @@ class Worker {
         const int rc = channel_.open(config_.channel, reason);
         if (rc < 0) {
             *reason += std::string(": ") + std::strerror(-rc);
-            return false;
-        }
-        if (config_.socket_uid >= 0 && config_.channel.provider == "shm" &&
-            ::chown(config_.channel.address.c_str(), static_cast<uid_t>(config_.socket_uid),
-                    static_cast<gid_t>(-1)) != 0) {
-            *reason =
-                "cannot give the socket to the client's user: " + std::string(strerror(errno));
             return false;
         }
         events_->ready(channel_.address(), functions_);
@@ -229,19 +221,7 @@ int main() {
         events.error(message);
         return 1;
     };
-    // Functions get nothing that the process before this one had open, whoever started it.
-    const int closed = close_descriptors(executor::kEventsFd + 1);
-    if (closed < 0) {
-        return fail(std::string("cannot close inherited files: ") + std::strerror(-closed));
-    }
     if (!executor::read_config(STDIN_FILENO, &config, &reason)) return fail(reason);
-    if (config.core >= 0) {
-        const int rc = pin_to_core(config.core);
-        if (rc < 0) {
-            return fail("cannot pin to core " + std::to_string(config.core) + ": " +
-                        std::strerror(-rc));
-        }
-    }
     std::vector<executor::Function> functions;
     if (!executor::load_package(config.package, &functions, &reason)) {
         return fail("the package cannot be loaded: " + reason);

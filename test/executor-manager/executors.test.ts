@@ -131,7 +131,7 @@ describe('functions in JavaScript', () => {
     })
     const { functions } = await deploy(await startCluster(), 'f.mjs', script)
     const names = text(await functions.invoke('environment', bytes())).split(',')
-    expect(['PATH', 'HOME', 'LANG', 'TZ']).toEqual(expect.arrayContaining(names))
+    expect(['PATH', 'HOME', 'TMPDIR', 'LANG', 'TZ']).toEqual(expect.arrayContaining(names))
   })
 
   it('that end their process are named, and the worker comes back', async () => {

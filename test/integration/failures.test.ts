@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 
 import type { Functions, Lease } from '../../lib/index.js'
+import { workersOf } from '../faults/proc.js'
 import {
   bytes,
   deployOptions,
@@ -91,10 +92,9 @@ describe('a native function', () => {
 
   test('whose worker is killed from outside ends with the signal', async () => {
     const ready = once(lease, 'workerReady')
-    const answer = await functions.invoke('pid', bytes())
-    const pid = Number(new DataView(answer.buffer).getBigInt64(0, true))
+    const [worker] = workersOf(process.pid)
     const lost = once(lease, 'workerLost')
-    process.kill(pid, 'SIGKILL')
+    process.kill(worker!, 'SIGKILL')
     const [, cause] = (await lost) as [number, string]
     expect(cause).toContain('SIGKILL')
     await ready

@@ -1,7 +1,9 @@
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 
 import { Client } from '../../lib/index.js'
+import { workersOf } from '../faults/proc.js'
 import {
   bytes,
   deployOptions,
@@ -13,6 +15,7 @@ import {
 
 let cluster: Cluster
 beforeAll(async () => {
+  nativePackage() // compiled before there is a lease of a second
   cluster = await startCluster()
 })
 afterAll(() => cluster.stop())
@@ -28,14 +31,15 @@ describe('a lease', () => {
     expect(await freeCores()).toBe(0)
     expect(new Set(lease.cores).size).toBe(2)
     const functions = await lease.deploy(nativePackage(), deployOptions)
-    const answer = await functions.invoke('pid', bytes())
-    const pid = Number(new DataView(answer.buffer).getBigInt64(0, true))
-    const { readFileSync, existsSync } = await import('node:fs')
-    const status = readFileSync(`/proc/${pid}/status`, 'utf8')
-    const allowed = /^Cpus_allowed_list:\s*(\S+)$/m.exec(status)?.[1]
-    expect(lease.cores.map(String)).toContain(allowed)
+    expect(await functions.invoke('echo', bytes(1))).toEqual(bytes(1))
+    const workers = workersOf(process.pid)
+    const allowed = workers.map((pid) => {
+      const status = readFileSync(`/proc/${pid}/status`, 'utf8')
+      return /^Cpus_allowed_list:\s*(\S+)$/m.exec(status)?.[1]
+    })
+    expect(allowed.sort()).toEqual(lease.cores.map(String).sort())
     await lease.release()
-    expect(existsSync(`/proc/${pid}`)).toBe(false)
+    expect(workersOf(process.pid)).toEqual([])
     expect(await freeCores()).toBe(2)
     expect(await cluster.client.usage()).toMatchObject({ tenant: 'default' })
     await lease.release() // once more changes nothing

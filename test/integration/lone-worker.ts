@@ -64,7 +64,6 @@ export class LoneWorker {
       ticket,
       package: path,
       worker: 0,
-      core: '',
       slots,
       payload_bytes: bytes,
       output_bytes: bytes,

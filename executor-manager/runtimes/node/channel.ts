@@ -25,7 +25,6 @@ export class Channel {
     events: ChannelEvents,
   ) {
     const { provider, device, address, ticket, slots, payloadBytes, outputBytes } = configuration
-    const core = configuration.core ?? -1
     this.#worker = native.createWorker(
       {
         provider,
@@ -37,7 +36,6 @@ export class Channel {
         outputBytes,
         functions,
         eventsFd: 3,
-        core,
       },
       (event, detail) => {
         if (event === 'connected') events.connected()

@@ -12,7 +12,6 @@ export interface WorkerConfiguration {
   ticket: Uint8Array
   package: string
   worker: number
-  core: number | undefined
   slots: number
   payloadBytes: number
   outputBytes: number
@@ -46,7 +45,6 @@ export function readConfiguration(): WorkerConfiguration {
     ticket,
     package: text('package'),
     worker: number('worker'),
-    core: text('core') === '' ? undefined : number('core'),
     slots: number('slots'),
     payloadBytes: number('payload_bytes'),
     outputBytes: number('output_bytes'),

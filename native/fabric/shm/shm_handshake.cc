@@ -9,6 +9,8 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
+#include <cstddef>
 #include <cstring>
 
 #include "fabric/shm/shm.h"
@@ -125,13 +127,16 @@ class ShmConnectionRequest final : public ConnectionRequest {
 
 class ShmListener final : public Listener {
   public:
-    ShmListener(ShmDevice* device, std::string path, UniqueFd socket, UniqueFd epoll, uid_t owner)
+    // `made`: the socket is of our own making, and so is its file.
+    ShmListener(ShmDevice* device, std::string path, UniqueFd socket, UniqueFd epoll, bool made)
         : device_(device),
           path_(std::move(path)),
           socket_(std::move(socket)),
           epoll_(std::move(epoll)),
-          owner_(owner) {}
-    ~ShmListener() override { ::unlink(path_.c_str()); }
+          made_(made) {}
+    ~ShmListener() override {
+        if (made_) ::unlink(path_.c_str());
+    }
 
     [[nodiscard]] const std::string& address() const override { return path_; }
     [[nodiscard]] int fd() const override { return epoll_.get(); }
@@ -178,8 +183,9 @@ class ShmListener final : public Listener {
             ucred peer = {};
             socklen_t size = sizeof peer;
             if (::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) continue;
-            // The same user, root, or whom the socket file was given to.
-            if (peer.uid != ::geteuid() && peer.uid != 0 && peer.uid != owner_) continue;
+            // Ours are for the same user and root. An inherited socket is for whom its maker gave
+            // the file to: the kernel has checked it, by users that may have no name for us.
+            if (made_ && peer.uid != ::geteuid() && peer.uid != 0) continue;
             if (pending_.size() == kMaxPending) pending_.erase(pending_.begin());
             epoll_event event = {};
             event.events = EPOLLIN;
@@ -193,14 +199,49 @@ class ShmListener final : public Listener {
     ShmDevice* device_;
     std::string path_;
     UniqueFd socket_, epoll_;
-    uid_t owner_;
+    bool made_;
     std::vector<Pending> pending_;
 };
+
+// "fd:4": a listening socket that whoever started this process made for it. A descriptor can be
+// taken over once.
+int adopt_listener(ShmDevice* device, std::string_view number, std::unique_ptr<Listener>* out) {
+    int fd = -1;
+    const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), fd);
+    if (error != std::errc() || end != number.data() + number.size() || fd <= STDERR_FILENO) {
+        return -EINVAL;
+    }
+    int listening = 0, type = 0;
+    socklen_t size = sizeof listening;
+    if (::getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) != 0 ||
+        ::getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) != 0) {
+        return -errno;
+    }
+    sockaddr_un address = {};
+    size = sizeof address;
+    if (::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0) return -errno;
+    if (listening == 0 || type != SOCK_SEQPACKET || address.sun_family != AF_UNIX ||
+        size <= offsetof(sockaddr_un, sun_path) || address.sun_path[0] == '\0') {
+        return -EINVAL;
+    }
+    UniqueFd epoll(::epoll_create1(EPOLL_CLOEXEC));
+    epoll_event event = {};
+    event.events = EPOLLIN;
+    if (!epoll.valid() || ::epoll_ctl(epoll.get(), EPOLL_CTL_ADD, fd, &event) != 0 ||
+        ::fcntl(fd, F_SETFL, O_NONBLOCK) != 0 || ::fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) {
+        return -errno;
+    }
+    const std::string path(address.sun_path,
+                           ::strnlen(address.sun_path, size - offsetof(sockaddr_un, sun_path)));
+    *out = std::make_unique<ShmListener>(device, path, UniqueFd(fd), std::move(epoll), false);
+    return 0;
+}
 
 }  // namespace
 
 int make_listener(ShmDevice* device, std::string_view path, int backlog,
                   std::unique_ptr<Listener>* out) {
+    if (path.starts_with("fd:")) return adopt_listener(device, path.substr(3), out);
     sockaddr_un address = {};
     int rc = socket_address(path, &address);
     if (rc < 0) return rc;
@@ -215,15 +256,13 @@ int make_listener(ShmDevice* device, std::string_view path, int backlog,
     const std::string bound(path);
     epoll_event event = {};
     event.events = EPOLLIN;
-    struct stat file = {};
-    if (::listen(socket.get(), backlog) != 0 || ::stat(bound.c_str(), &file) != 0 ||
+    if (::listen(socket.get(), backlog) != 0 ||
         ::epoll_ctl(epoll.get(), EPOLL_CTL_ADD, socket.get(), &event) != 0) {
         rc = -errno;
         ::unlink(bound.c_str());
         return rc;
     }
-    *out = std::make_unique<ShmListener>(device, bound, std::move(socket), std::move(epoll),
-                                         file.st_uid);
+    *out = std::make_unique<ShmListener>(device, bound, std::move(socket), std::move(epoll), true);
     return 0;
 }
 

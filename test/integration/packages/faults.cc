@@ -26,12 +26,6 @@ int64_t worker(const void*, size_t, void* output, size_t, rfaas_context* context
     return sizeof context->worker;
 }
 
-int64_t pid(const void*, size_t, void* output, size_t, rfaas_context*) {
-    const int64_t own = ::getpid();
-    std::memcpy(output, &own, sizeof own);
-    return sizeof own;
-}
-
 // What this process has open, a line each.
 int64_t descriptors(const void*, size_t, void* output, size_t capacity, rfaas_context*) {
     DIR* folder = ::opendir("/proc/self/fd");
@@ -117,7 +111,7 @@ int64_t mark(const void* input, size_t input_bytes, void*, size_t, rfaas_context
 
 }  // namespace
 
-RFAAS_FUNCTIONS({"echo", echo}, {"nothing", nothing}, {"worker", worker}, {"pid", pid},
+RFAAS_FUNCTIONS({"echo", echo}, {"nothing", nothing}, {"worker", worker},
                 {"descriptors", descriptors}, {"fails", fails}, {"fails_silently", fails_silently},
                 {"too_much", too_much}, {"crash", crash}, {"abort", abort_it}, {"exit", exit_it},
                 {"vanish", vanish}, {"overrun", overrun}, {"loop", loop}, {"sleep_ms", sleep_ms},

@@ -1,0 +1,287 @@
+// Control groups: one for each lease, which bounds the memory and the processes of everything that
+// runs for it, keeps it on the leased cores, and counts its CPU time to the nanosecond, whatever
+// becomes of the processes. Version 2 where it has the controllers, else version 1, where a group is
+// a folder in each controller's own tree.
+import { randomBytes } from 'node:crypto'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { isRunning, thisProcess } from '../../lib/control/process-identity.js'
+import { RfaasError } from '../../lib/errors.js'
+
+const mount = '/sys/fs/cgroup'
+const needed = ['memory', 'pids']
+// Good to have: the launcher pins workers, and their CPU time is known from /proc, less exactly.
+const wished = ['cpuset', 'cpu', 'cpuacct']
+// For processes that have been killed to be gone.
+const removalMs = 5000
+
+export interface GroupLimits {
+  memoryBytes: number
+  processes: number
+  cores: readonly number[]
+}
+
+/** The manager's own folder, above those of its leases. */
+interface Tree {
+  version: 1 | 2
+  /** Controller by controller; version 2 has one folder for all. */
+  folders: ReadonlyMap<string, string>
+}
+
+export class Cgroups {
+  readonly #tree: Tree
+
+  private constructor(tree: Tree) {
+    this.#tree = tree
+  }
+
+  /** Throws an error that says what is missing. */
+  static open(): Cgroups {
+    const { pid, startTicks } = thisProcess()
+    const name = `rfaas-${pid}-${startTicks}-${randomBytes(4).toString('hex')}`
+    return new Cgroups(existsSync(join(mount, 'cgroup.controllers')) ? unified(name) : split(name))
+  }
+
+  /** Such as "version 1: memory, pids, cpuset". */
+  get description(): string {
+    return `version ${this.#tree.version}: ${[...this.#tree.folders.keys()].join(', ')}`
+  }
+
+  create(limits: GroupLimits): Cgroup {
+    const name = `lease-${randomBytes(8).toString('hex')}`
+    return new Cgroup(this.#tree.version, this.#tree.folders, name, limits)
+  }
+
+  close(): void {
+    for (const folder of new Set(this.#tree.folders.values())) remove(folder)
+  }
+}
+
+export class Cgroup {
+  readonly #version: 1 | 2
+  readonly #folders = new Map<string, string>()
+
+  constructor(
+    version: 1 | 2,
+    parents: ReadonlyMap<string, string>,
+    name: string,
+    limits: GroupLimits,
+  ) {
+    this.#version = version
+    try {
+      for (const [controller, parent] of parents) {
+        const folder = join(parent, name)
+        mkdirSync(folder, { recursive: true })
+        this.#folders.set(controller, folder)
+        this.#limit(controller, folder, limits)
+      }
+    } catch (error) {
+      for (const folder of this.#all) remove(folder)
+      throw new RfaasError(
+        'ERR_RFAAS_EXECUTOR',
+        `the control group of a lease cannot be made: ${(error as Error).message}`,
+        { cause: error },
+      )
+    }
+  }
+
+  /** Files into which the launcher writes the first process of a worker. */
+  get processFiles(): string[] {
+    return [...this.#all].map((folder) => join(folder, 'cgroup.procs'))
+  }
+
+  /** Of everything that ever ran in the group; undefined if this host does not count it. */
+  get cpuMs(): number | undefined {
+    if (this.#version === 1) {
+      const nanoseconds = number(this.#file('cpuacct', 'cpuacct.usage'))
+      return nanoseconds === undefined ? undefined : nanoseconds / 1e6
+    }
+    const text = read(this.#file('memory', 'cpu.stat')) ?? ''
+    const microseconds = /^usage_usec (\d+)$/m.exec(text)?.[1]
+    return microseconds === undefined ? undefined : Number(microseconds) / 1e3
+  }
+
+  /** The most that was in use at once; undefined if this host does not say. */
+  get peakBytes(): number | undefined {
+    const name = this.#version === 1 ? 'memory.max_usage_in_bytes' : 'memory.peak'
+    return number(this.#file('memory', name))
+  }
+
+  /** How often the kernel has ended a process because the group was out of memory. */
+  get outOfMemory(): number {
+    const name = this.#version === 1 ? 'memory.oom_control' : 'memory.events'
+    return Number(/^oom_kill (\d+)$/m.exec(read(this.#file('memory', name)) ?? '')?.[1] ?? 0)
+  }
+
+  /** Ends what is still in it, and removes it. Resolves when it is gone. */
+  async remove(): Promise<void> {
+    const deadline = performance.now() + removalMs
+    for (const folder of this.#all) {
+      // Cached pages of files would keep the kernel's part of the group in memory, for ever.
+      if (this.#version === 1) write(join(folder, 'memory.force_empty'), '0')
+      while (!remove(folder) && performance.now() < deadline) {
+        this.#kill(folder)
+        await sleep(5)
+      }
+    }
+  }
+
+  get #all(): Set<string> {
+    return new Set(this.#folders.values())
+  }
+
+  #file(controller: string, name: string): string {
+    return join(this.#folders.get(controller) ?? '/nonexistent', name)
+  }
+
+  #limit(controller: string, folder: string, limits: GroupLimits): void {
+    const set = (name: string, value: string | number): void => {
+      writeFileSync(join(folder, name), String(value))
+    }
+    if (controller === 'memory') {
+      set(this.#version === 1 ? 'memory.limit_in_bytes' : 'memory.max', limits.memoryBytes)
+      // Memory that was leased is memory, not disk. Not every kernel counts swap.
+      if (this.#version === 1) {
+        write(join(folder, 'memory.memsw.limit_in_bytes'), String(limits.memoryBytes))
+      } else {
+        write(join(folder, 'memory.swap.max'), '0')
+      }
+    } else if (controller === 'pids') {
+      set('pids.max', limits.processes)
+    } else if (controller === 'cpuset') {
+      if (this.#version === 1) copyMemoryNodes(join(folder, '..'), folder)
+      set('cpuset.cpus', limits.cores.join())
+    }
+  }
+
+  #kill(folder: string): void {
+    if (write(join(folder, 'cgroup.kill'), '1')) return
+    for (const pid of (read(join(folder, 'cgroup.procs')) ?? '').split('\n')) {
+      if (pid === '') continue
+      try {
+        process.kill(Number(pid), 'SIGKILL')
+      } catch {
+        // it has ended meanwhile
+      }
+    }
+  }
+}
+
+/** Version 2. A group with processes of its own cannot have controlled children, except the root. */
+function unified(name: string): Tree {
+  const own = /^0::(\/.*)$/m.exec(readFileSync('/proc/self/cgroup', 'utf8'))?.[1] ?? '/'
+  const problems: string[] = []
+  for (const parent of new Set([join(mount, own), mount])) {
+    const folder = join(parent, name)
+    try {
+      const controllers = enable(parent)
+      sweep(parent)
+      mkdirSync(folder)
+      enable(folder)
+      return { version: 2, folders: new Map(controllers.map((each) => [each, folder])) }
+    } catch (error) {
+      remove(folder)
+      problems.push((error as Error).message)
+    }
+  }
+  throw new Error(problems.join('; '))
+}
+
+/** For the children of `folder`; returns which of those that we use they have. */
+function enable(folder: string): string[] {
+  const file = join(folder, 'cgroup.controllers')
+  const there = readFileSync(file, 'utf8').trim().split(' ')
+  const missing = needed.find((controller) => !there.includes(controller))
+  if (missing !== undefined) throw new Error(`${file} does not offer ${missing}`)
+  const wanted = [...needed, ...wished].filter((controller) => there.includes(controller))
+  const enabled = read(join(folder, 'cgroup.subtree_control'))?.trim().split(' ') ?? []
+  const text = wanted.filter((each) => !enabled.includes(each)).map((each) => `+${each}`)
+  if (text.length > 0) writeFileSync(join(folder, 'cgroup.subtree_control'), text.join(' '))
+  return wanted
+}
+
+/** Version 1. */
+function split(name: string): Tree {
+  const lines = readFileSync('/proc/self/cgroup', 'utf8').split('\n')
+  const folders = new Map<string, string>()
+  try {
+    for (const controller of [...needed, ...wished]) {
+      const [, path] =
+        lines
+          .map((line) => /^\d+:([^:]*):(\/.*)$/.exec(line)?.slice(1) ?? [])
+          .find(([names]) => names?.split(',').includes(controller)) ?? []
+      // In a container the path may be the host's, while the mount shows only our part of the tree.
+      const root = join(mount, controller)
+      const parent = path !== undefined && existsSync(join(root, path)) ? join(root, path) : root
+      try {
+        sweep(parent)
+        const folder = join(parent, name)
+        mkdirSync(folder)
+        folders.set(controller, folder)
+        if (controller !== 'cpuset') continue
+        copyMemoryNodes(parent, folder)
+        writeFileSync(join(folder, 'cpuset.cpus'), readFileSync(join(parent, 'cpuset.cpus')))
+      } catch (error) {
+        if (needed.includes(controller)) throw error
+        remove(folders.get(controller) ?? '')
+        folders.delete(controller)
+      }
+    }
+    return { version: 1, folders }
+  } catch (error) {
+    for (const folder of folders.values()) remove(folder)
+    throw error
+  }
+}
+
+/** A group of version 1 takes no process before it knows where its memory may be. */
+function copyMemoryNodes(parent: string, folder: string): void {
+  writeFileSync(join(folder, 'cpuset.mems'), readFileSync(join(parent, 'cpuset.mems')))
+}
+
+/** What managers left behind that were killed: they are empty, and nobody else's. */
+function sweep(parent: string): void {
+  const { bootId } = thisProcess()
+  for (const name of readdirSync(parent)) {
+    const [, pid, startTicks] = /^rfaas-(\d+)-(\d+)-[0-9a-f]{8}$/.exec(name) ?? []
+    if (startTicks === undefined || isRunning({ pid: Number(pid), startTicks, bootId })) continue
+    for (const lease of readdirSync(join(parent, name))) {
+      if (lease.startsWith('lease-')) remove(join(parent, name, lease))
+    }
+    remove(join(parent, name))
+  }
+}
+
+/** False while something is in it. */
+function remove(folder: string): boolean {
+  try {
+    rmdirSync(folder)
+    return true
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'ENOENT'
+  }
+}
+
+function write(path: string, text: string): boolean {
+  if (!existsSync(path)) return false
+  try {
+    writeFileSync(path, text)
+    return true
+  } catch {
+    return false
+  }
+}
+
+function read(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch {
+    return undefined
+  }
+}
+
+function number(path: string): number | undefined {
+  const text = read(path)
+  return text === undefined ? undefined : Number(text)
+}

@@ -1,0 +1,226 @@
+// What keeps a tenant's functions away from the host and from one another: layers, each of which a
+// host may lack. They are found out once, at start, by really confining a program that does nothing.
+// From then on every worker gets all of them, or it does not start.
+import type { Readable } from 'node:stream'
+import { inspect } from '../../lib/control/check.js'
+import { RfaasError } from '../../lib/errors.js'
+import { Cgroups } from './cgroups.js'
+import { readLines } from './lines.js'
+import { sandboxProgram } from './paths.js'
+import {
+  layerNames,
+  readablePaths,
+  spawnConfined,
+  UnconfinedEvent,
+  type LayerName,
+  type SandboxSettings,
+} from './sandbox.js'
+import { Uids, type UidRange } from './uids.js'
+
+export interface Layer {
+  name: LayerName
+  active: boolean
+  /** How it is done here; or why it is not, and what to change. */
+  detail: string
+}
+
+export const confinementModes = ['strict', 'auto', 'off'] as const
+/** strict: every layer, or the manager does not start; auto: what this host can do; off: none. */
+export type ConfinementMode = (typeof confinementModes)[number]
+
+export interface ConfinementOptions {
+  mode: ConfinementMode
+  /** Users for leases; only a manager that is root can use them. */
+  uidRange: UidRange
+  /** Functions may use the network. */
+  allowNetwork?: boolean
+}
+
+const probeMs = 10_000
+const maxEventBytes = 16 * 1024
+
+const descriptions: Readonly<Record<LayerName, string>> = {
+  user: 'a user namespace',
+  mount: 'a root of its own, with nothing to write to but a private /tmp',
+  pid: 'sees and signals only its own processes',
+  ipc: 'System V IPC, host name and control groups of its own',
+  network: 'no network',
+  privileges: 'no capabilities, no_new_privs',
+  seccomp: 'system calls against the kernel and other processes are refused',
+  landlock: 'files, TCP and signals are refused a second time',
+  rlimits: 'memory, processes and files are limited',
+  cgroup: '',
+}
+
+const changes: Readonly<Record<LayerName, string>> = {
+  user: 'run the manager as root with CAP_SETUID and a uidRange that exists here, or allow user namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns)',
+  mount: 'needs Linux 5.12, and CAP_SYS_ADMIN or user namespaces',
+  pid: 'needs CAP_SYS_ADMIN or user namespaces, and a /proc that no container has masked',
+  ipc: 'needs CAP_SYS_ADMIN or user namespaces',
+  network: 'needs CAP_SYS_ADMIN or user namespaces',
+  privileges: 'needs a kernel with no_new_privs',
+  seccomp: 'needs Linux with CONFIG_SECCOMP_FILTER, on x86_64 or arm64',
+  landlock: 'needs Linux 5.13 with CONFIG_SECURITY_LANDLOCK, and landlock among the lsm= at boot',
+  rlimits: 'raise the limits of the manager (ulimit -a)',
+  cgroup:
+    'run the manager as root, or in a control group that is delegated to it (systemd: Delegate=yes)',
+}
+
+// A layer that is of no use, or cannot be had, without another one.
+const needs: Readonly<Partial<Record<LayerName, LayerName>>> = {
+  pid: 'mount',
+  seccomp: 'privileges',
+  landlock: 'privileges',
+}
+
+export class Confinement {
+  readonly layers: readonly Layer[]
+  readonly allowNetwork: boolean
+  /** Undefined where leases cannot have users of their own. */
+  readonly uids: Uids | undefined
+  /** Undefined where this manager may not make control groups. */
+  readonly cgroups: Cgroups | undefined
+
+  private constructor(
+    layers: readonly Layer[],
+    allowNetwork: boolean,
+    uids?: Uids,
+    cgroups?: Cgroups,
+  ) {
+    this.layers = layers
+    this.allowNetwork = allowNetwork
+    this.uids = uids
+    this.cgroups = cgroups
+  }
+
+  /** Throws when layers are missing and the mode is `strict`. */
+  static async detect(options: ConfinementOptions): Promise<Confinement> {
+    const { mode, allowNetwork = false } = options
+    if (mode === 'off') {
+      const layers = layerNames.map((name) => ({ name, active: false, detail: 'turned off' }))
+      return new Confinement(layers, allowNetwork)
+    }
+    const missing = new Map<LayerName, string>()
+    const uids = process.geteuid?.() === 0 ? new Uids(options.uidRange) : undefined
+    const cgroups = openCgroups(missing)
+    if (allowNetwork) missing.set('network', 'functions may use the network')
+    await tryLayers(uids, missing)
+    const layers = layerNames.map((name) => {
+      const why = missing.get(name)
+      if (why !== undefined) return { name, active: false, detail: why }
+      let detail = descriptions[name]
+      if (name === 'cgroup') detail = cgroups?.description ?? ''
+      if (name === 'user' && uids !== undefined) detail = 'a user of its own for each lease'
+      return { name, active: true, detail }
+    })
+    if (mode === 'strict') {
+      const lacking = layers.filter(
+        ({ name, active }) => !active && !(name === 'network' && allowNetwork),
+      )
+      if (lacking.length > 0) {
+        cgroups?.close()
+        throw tooWeak(lacking)
+      }
+    }
+    return new Confinement(layers, allowNetwork, missing.has('user') ? undefined : uids, cgroups)
+  }
+
+  get active(): LayerName[] {
+    return this.layers.filter(({ active }) => active).map(({ name }) => name)
+  }
+
+  has(name: LayerName): boolean {
+    return this.layers.some((layer) => layer.name === name && layer.active)
+  }
+
+  close(): void {
+    this.cgroups?.close()
+  }
+}
+
+function openCgroups(missing: Map<LayerName, string>): Cgroups | undefined {
+  try {
+    return Cgroups.open()
+  } catch (error) {
+    missing.set('cgroup', `${(error as Error).message}: ${changes.cgroup}`)
+    return undefined
+  }
+}
+
+/** Takes away the layer that fails until the rest works; adds to `missing` what was taken away. */
+async function tryLayers(uids: Uids | undefined, missing: Map<LayerName, string>): Promise<void> {
+  const drop = (name: LayerName, message: string): void => {
+    missing.set(name, `${message}: ${changes[name]}`)
+    for (const dependent of layerNames) {
+      if (needs[dependent] === name && !missing.has(dependent)) {
+        missing.set(dependent, `needs the layer ${name}`)
+      }
+    }
+  }
+  for (;;) {
+    const layer = layerNames.filter((name) => name !== 'cgroup' && !missing.has(name))
+    const failure = await tryOnce(layer, layer.includes('user') ? uids : undefined)
+    if (failure === undefined) return
+    const { message } = failure
+    const failed = layer.find((name) => name === failure.layer)
+    // A program that cannot be started is not to be seen, or not to be reached by another user.
+    const suspect = failed ?? (['user', 'mount'] as const).find((name) => layer.includes(name))
+    if (suspect === undefined) {
+      throw new RfaasError('ERR_RFAAS_EXECUTOR', `workers cannot be started here: ${message}`)
+    }
+    drop(suspect, message)
+  }
+}
+
+/** What went wrong, or undefined. */
+async function tryOnce(
+  layer: readonly LayerName[],
+  uids: Uids | undefined,
+): Promise<UnconfinedEvent | undefined> {
+  const claim = uids?.claim()
+  try {
+    const settings: SandboxSettings = {
+      layer,
+      ...(claim && { uid: claim.uid }),
+      read: readablePaths([], { network: false, rdma: false }),
+      tmp_bytes: 2 ** 20,
+      processes: 16,
+      files: 64,
+    }
+    const program = { command: sandboxProgram(), args: ['--nothing'] }
+    const child = spawnConfined(program, settings, {}, claim?.lock)
+    const timer = setTimeout(() => child.kill('SIGKILL'), probeMs)
+    let said: UnconfinedEvent | undefined
+    readLines(child.stdio[3] as Readable, maxEventBytes, {
+      line: (text) => (said ??= parse(text)),
+      tooLong: () => 'end',
+    })
+    const outcome = await new Promise<string>((resolve) => {
+      child.once('error', (error) => resolve(error.message))
+      child.once('close', (code, signal) => resolve(signal ?? String(code)))
+    })
+    clearTimeout(timer)
+    if (outcome === '0') return undefined
+    return said ?? { event: 'unconfined', layer: 'start', message: `ended with ${outcome}` }
+  } finally {
+    if (claim !== undefined) uids?.release(claim)
+  }
+}
+
+function parse(text: string): UnconfinedEvent | undefined {
+  try {
+    const event: unknown = JSON.parse(text)
+    return inspect(UnconfinedEvent, event) === undefined ? (event as UnconfinedEvent) : undefined
+  } catch {
+    return undefined
+  }
+}
+
+function tooWeak(lacking: readonly Layer[]): RfaasError {
+  const list = lacking.map(({ name, detail }) => `${name} (${detail})`).join('; ')
+  return new RfaasError(
+    'ERR_RFAAS_INVALID_ARGUMENT',
+    `confinement is strict, and this host lacks ${list}`,
+    { field: 'confinement', value: 'strict', allowed: 'auto, which does without' },
+  )
+}

@@ -1,0 +1,153 @@
+// What the launcher (native/sandbox) is told, and how it is started.
+import { spawn, type ChildProcess } from 'node:child_process'
+import { existsSync, lstatSync, realpathSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Writable } from 'node:stream'
+import { Type, type Static } from 'typebox'
+import { RfaasError } from '../../lib/errors.js'
+import { packageRoot } from '../../lib/package-root.js'
+import { sandboxProgram, type Program } from './paths.js'
+
+/** In the order in which people read about them; the launcher knows them by these names. */
+export const layerNames = [
+  'user',
+  'mount',
+  'pid',
+  'ipc',
+  'network',
+  'privileges',
+  'seccomp',
+  'landlock',
+  'rlimits',
+  'cgroup',
+] as const
+export type LayerName = (typeof layerNames)[number]
+
+/** native/sandbox/config.h says what they mean. */
+export interface SandboxSettings {
+  layer: readonly LayerName[]
+  uid?: number
+  core?: number
+  read?: readonly string[]
+  write?: readonly string[]
+  device?: readonly string[]
+  cgroup?: readonly string[]
+  socket?: string
+  network?: 0 | 1
+  rdma?: 0 | 1
+  tmp_bytes?: number
+  data_bytes?: number
+  file_bytes?: number
+  locked_bytes?: number
+  processes?: number
+  files?: number
+}
+
+/** What comes instead of the worker's events when it could not be confined, and was not started. */
+export const UnconfinedEvent = Type.Object({
+  event: Type.Literal('unconfined'),
+  /** The layer that failed, or `start`. */
+  layer: Type.String({ maxLength: 64 }),
+  message: Type.String({ maxLength: 4096 }),
+})
+export type UnconfinedEvent = Static<typeof UnconfinedEvent>
+
+/** Where the launcher puts the worker's socket, as the fabric's address of it. */
+export const inheritedSocket = 'fd:4'
+
+/** The program in its sandbox. Its pipes are those of a worker: 0 to 2, and 3 for events. `held`
+ * stays open until everything inside has ended. */
+export function spawnConfined(
+  program: Program,
+  settings: SandboxSettings,
+  env: NodeJS.ProcessEnv,
+  held: number | undefined,
+): ChildProcess {
+  const configuration = encodeSettings(settings)
+  const child = spawn(sandboxProgram(), ['--', program.command, ...program.args], {
+    stdio: ['pipe', 'pipe', 'pipe', 'pipe', 'pipe', held ?? 'ignore'],
+    env,
+    cwd: '/',
+  })
+  const settingsPipe = child.stdio[4] as Writable | null | undefined
+  settingsPipe?.on('error', () => undefined) // it has ended already; its exit says why
+  settingsPipe?.end(configuration)
+  return child
+}
+
+/** Lines `key=value`; a list is one line for each. */
+function encodeSettings(settings: SandboxSettings): string {
+  const entries = Object.entries(settings) as [string, string | number | readonly string[]][]
+  return entries.map(([key, value]) => encodeLines(key, [value].flat())).join('')
+}
+
+export function encodeLines(key: string, values: readonly (string | number)[]): string {
+  return values
+    .map((value) => {
+      // A line end inside a path would let it pass for another key.
+      if (!/[\r\n]/.test(String(value))) return `${key}=${value}\n`
+      throw new RfaasError('ERR_RFAAS_INVALID_ARGUMENT', `${key} contains a line end`, {
+        field: key,
+        value,
+        allowed: 'one line',
+      })
+    })
+    .join('')
+}
+
+// What programs and libraries need in order to run at all. /etc has secrets, too: file by file.
+const systemPaths = [
+  '/usr',
+  '/bin',
+  '/sbin',
+  '/lib',
+  '/lib32',
+  '/lib64',
+  '/libx32',
+  '/etc/alternatives',
+  '/etc/ld.so.cache',
+  '/etc/localtime',
+  '/etc/nsswitch.conf',
+  '/etc/ssl/openssl.cnf',
+]
+const networkPaths = [
+  '/etc/gai.conf',
+  '/etc/host.conf',
+  '/etc/hosts',
+  '/etc/pki/tls/certs',
+  '/etc/protocols',
+  '/etc/resolv.conf',
+  '/etc/services',
+  '/etc/ssl/certs',
+]
+const rdmaPaths = ['/etc/libibverbs.d', '/etc/rdma', '/sys']
+
+/** What a worker may read, of what is there: the system, this package, and `more`. */
+export function readablePaths(
+  more: readonly string[],
+  { network, rdma }: { network: boolean; rdma: boolean },
+): string[] {
+  const root = packageRoot()
+  const own = ['build/Release', 'dist', 'package.json'].map((name) => join(root, name))
+  const found = new Set<string>()
+  for (const path of [
+    ...systemPaths,
+    ...(network ? networkPaths : []),
+    ...(rdma ? rdmaPaths : []),
+    process.execPath,
+    ...own,
+    ...more,
+  ]) {
+    addPath(path, found)
+  }
+  // What lies below another one is there with it.
+  return [...found].filter((path) => ![...found].some((other) => path.startsWith(`${other}/`)))
+}
+
+/** The path, and where it leads if it is a link: the sandbox repeats links. */
+function addPath(path: string, found: Set<string>): void {
+  const status = lstatSync(path, { throwIfNoEntry: false })
+  if (status === undefined) return
+  found.add(path)
+  if (status.isSymbolicLink() && existsSync(path)) found.add(realpathSync(path))
+}

@@ -1,0 +1,300 @@
+// rfaas-sandbox: starts a worker with as little as it needs of its host.
+//
+//     manager ── rfaas-sandbox ── init ── worker
+//
+// The first process stays outside: it ends as the worker does, by the same signal or exit code, and
+// the CPU time of everything inside is in its own. Init is the first process of the new namespaces
+// and reaps what is left without a parent there. When the worker ends, init does, and with it
+// whatever the worker has started. When the manager ends, or kills the first process, all of them
+// do.
+//
+// Descriptors: 0 to 2 and 3 (events) are the worker's. 4 is the configuration (config.h), and for
+// the worker the socket that it listens on. Higher ones stay open in init and nowhere below: the
+// manager sees by them that everything has ended.
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <string_view>
+
+#include "core/affinity.h"
+#include "core/json.h"
+#include "core/unique_fd.h"
+#include "sandbox/config.h"
+#include "sandbox/descriptors.h"
+#include "sandbox/landlock.h"
+#include "sandbox/privileges.h"
+#include "sandbox/root.h"
+#include "sandbox/seccomp.h"
+
+using namespace rfaas;
+using namespace rfaas::sandbox;
+
+namespace {
+
+constexpr int kEventsFd = 3;
+constexpr int kConfigFd = 4;
+constexpr int kSocketFd = 4;
+constexpr int kHeldFd = 5;
+constexpr int kUnconfined = 125;  // exit code: the worker was not started
+constexpr size_t kMaxConfig = 1 << 20;
+constexpr int kBacklog = 64;
+
+// `part` is a layer, or what else could not be done.
+[[noreturn]] void fail(const char* part, const std::string& message) {
+    const std::string line = "{\"event\":\"unconfined\",\"layer\":" + json_string(part) +
+                             ",\"message\":" + json_string(message) + "}\n";
+    [[maybe_unused]] const ssize_t bytes = ::write(kEventsFd, line.data(), line.size());
+    ::_exit(kUnconfined);
+}
+
+std::string because(const std::string& what) {
+    return what + ": " + std::strerror(errno);
+}
+
+Config read_config() {
+    std::string text, reason;
+    char block[4096];
+    for (;;) {
+        const ssize_t count = ::read(kConfigFd, block, sizeof block);
+        if (count < 0 && errno == EINTR) continue;
+        if (count < 0) fail("start", because("cannot read the configuration"));
+        if (count == 0) break;
+        text.append(block, static_cast<size_t>(count));
+        if (text.size() > kMaxConfig) fail("start", "the configuration is too long");
+    }
+    Config config;
+    if (!parse_config(text, &config, &reason)) fail("start", reason);
+    return config;
+}
+
+// Made out here, so that the worker needs no folder to write to. The mode and the owner of the
+// socket's file say who may connect, and the kernel checks it.
+void listen_for(const Config& config) {
+    sockaddr_un address = {};
+    address.sun_family = AF_UNIX;
+    if (config.socket.size() >= sizeof address.sun_path) fail("start", "the socket's name is long");
+    std::memcpy(address.sun_path, config.socket.data(), config.socket.size());
+    const UniqueFd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    // bind() honours fchmod() on the socket: the file is never open to others, not for a moment.
+    if (!socket.valid() || ::fchmod(socket.get(), 0600) != 0 ||
+        ::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
+        ::listen(socket.get(), kBacklog) != 0) {
+        fail("start", because("cannot listen on " + config.socket));
+    }
+    if (config.socket_owner >= 0 &&
+        ::lchown(config.socket.c_str(), static_cast<uid_t>(config.socket_owner),
+                 static_cast<gid_t>(-1)) != 0) {
+        fail("start", because("cannot give " + config.socket + " to its client"));
+    }
+    if (::dup2(socket.get(), kSocketFd) != kSocketFd) fail("start", because("dup2"));
+}
+
+constexpr struct {
+    Layer layer;
+    unsigned long flags;
+} kNamespaces[] = {{kUser, CLONE_NEWUSER},
+                   {kMount, CLONE_NEWNS},
+                   {kPid, CLONE_NEWPID},
+                   {kIpc, CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP},
+                   {kNetwork, CLONE_NEWNET}};
+
+// Like fork(), with the namespaces of `layers`.
+long clone_into(const Config& config, uint32_t layers) {
+    unsigned long flags = SIGCHLD;
+    for (const auto& [layer, its_flags] : kNamespaces) {
+        const bool by_uid = layer == kUser && config.uid >= 0;
+        if ((layers & layer) != 0 && !by_uid) flags |= its_flags;
+    }
+    return ::syscall(SYS_clone, flags, 0, 0, 0, 0);
+}
+
+// The kernel does not say which of them it refuses.
+[[noreturn]] void fail_by_namespace(const Config& config) {
+    const std::string all = because("cannot make namespaces");
+    for (const auto& [layer, flags] : kNamespaces) {
+        if (!config.has(layer)) continue;
+        const long child = clone_into(config, layer | (config.layers & kUser));
+        if (child == 0) ::_exit(0);
+        if (child < 0) fail(layer_name(layer), because("the kernel refuses the namespace"));
+        ::waitpid(static_cast<pid_t>(child), nullptr, 0);
+    }
+    fail("start", all);
+}
+
+// ── the worker's process, before it is the worker ───────────────────────────────────────────────
+
+[[noreturn]] void become_worker(const Config& config, char** command) {
+    std::string reason;
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGPIPE}) ::signal(signal, SIG_DFL);
+    ::signal(SIGXFSZ, SIG_IGN);  // a file that is too long is an error, not an end
+    if (close_descriptors(config.socket.empty() ? kSocketFd : kSocketFd + 1) < 0) {
+        fail("start", because("cannot close inherited files"));
+    }
+    if (config.has(kLandlock) && !restrict_files(config, &reason)) fail("landlock", reason);
+    if (config.has(kSeccomp) && !filter_system_calls(config, &reason)) fail("seccomp", reason);
+    ::execv(command[0], command);
+    fail("start", because(std::string("cannot start ") + command[0]));
+}
+
+// ── init ────────────────────────────────────────────────────────────────────────────────────────
+
+// What is left of the worker when there is no namespace that ends it: children of ours, because
+// they were left to us, and when they end, their children.
+void end_rest() {
+    const std::string path = "/proc/self/task/" + std::to_string(::getpid()) + "/children";
+    for (;;) {
+        const UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+        char text[4096] = {};
+        if (!file.valid() || ::read(file.get(), text, sizeof text - 1) <= 0) return;
+        char* end = text;
+        for (char* at = text; const long pid = std::strtol(at, &end, 10); at = end) {
+            ::kill(static_cast<pid_t>(pid), SIGKILL);
+        }
+        if (::waitpid(-1, nullptr, 0) < 0 && errno != EINTR) return;
+    }
+}
+
+[[noreturn]] void run_init(const Config& config, char** command, const UniqueFd& go,
+                           const UniqueFd& status) {
+    std::string reason;
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    char byte = 0;
+    if (::read(go.get(), &byte, 1) != 1) ::_exit(kUnconfined);  // the first process has ended
+    if (!config.has(kPid)) ::prctl(PR_SET_CHILD_SUBREAPER, 1);
+    if (config.has(kIpc) && ::sethostname("worker", 6) != 0) fail("ipc", because("sethostname"));
+    if (config.has(kMount) && !build_root(config, &reason)) fail("mount", reason);
+    if (config.core >= 0) {
+        const int rc = pin_to_core(config.core);
+        if (rc < 0) {
+            fail("start",
+                 "cannot pin to core " + std::to_string(config.core) + ": " + std::strerror(-rc));
+        }
+    }
+    if (config.has(kRlimits) && !set_limits(config, &reason)) fail("rlimits", reason);
+    Layer failed = kUser;
+    if (!drop_privileges(config, &failed, &reason)) fail(layer_name(failed), reason);
+    // Changing the user has reset both. The worker has the same user as we, but is not to look into
+    // us.
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    ::prctl(PR_SET_DUMPABLE, 0);
+
+    const pid_t worker = ::fork();
+    if (worker < 0) fail("start", because("cannot fork"));
+    if (worker == 0) become_worker(config, command);
+    // The manager must see the ends of the worker's pipes when the worker closes them.
+    for (int fd = 0; fd <= kSocketFd; ++fd) ::close(fd);
+    for (;;) {
+        int ended = 0;
+        const pid_t pid = ::waitpid(-1, &ended, 0);
+        if (pid < 0 && errno != EINTR) ::_exit(kUnconfined);
+        if (pid != worker) continue;
+        [[maybe_unused]] const ssize_t bytes = ::write(status.get(), &ended, sizeof ended);
+        if (!config.has(kPid)) end_rest();
+        ::_exit(0);
+    }
+}
+
+// ── the first process ───────────────────────────────────────────────────────────────────────────
+
+bool write_text(const std::string& path, const std::string& text) {
+    const UniqueFd file(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
+    return file.valid() &&
+           ::write(file.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size());
+}
+
+// In the new user namespace there is one user, with the same number as outside.
+void map_user(pid_t init) {
+    const std::string folder = "/proc/" + std::to_string(init) + "/";
+    const std::string uid = std::to_string(::geteuid()), gid = std::to_string(::getegid());
+    if (!write_text(folder + "setgroups", "deny") ||
+        !write_text(folder + "uid_map", uid + " " + uid + " 1") ||
+        !write_text(folder + "gid_map", gid + " " + gid + " 1")) {
+        fail("user", because("cannot map the user into its namespace"));
+    }
+}
+
+// The same end as the worker's, for whoever waits for us.
+[[noreturn]] void end_like(int status) {
+    if (WIFSIGNALED(status)) {
+        const rlimit none = {0, 0};
+        ::setrlimit(RLIMIT_CORE, &none);
+        ::signal(WTERMSIG(status), SIG_DFL);
+        ::raise(WTERMSIG(status));
+    }
+    ::_exit(WIFEXITED(status) ? WEXITSTATUS(status) : kUnconfined);
+}
+
+[[noreturn]] void launch(const Config& config, char** command) {
+    int go[2], status[2];
+    if (::pipe2(go, O_CLOEXEC) != 0 || ::pipe2(status, O_CLOEXEC) != 0) {
+        fail("start", because("pipe"));
+    }
+    UniqueFd go_out(go[0]), go_in(go[1]), status_out(status[0]), status_in(status[1]);
+    const long init = clone_into(config, config.layers);
+    if (init < 0) fail_by_namespace(config);
+    if (init == 0) {
+        go_in.reset();
+        status_out.reset();
+        run_init(config, command, go_out, status_in);
+    }
+    go_out.reset();
+    status_in.reset();
+    if (config.has(kUser) && config.uid < 0) map_user(static_cast<pid_t>(init));
+    if (config.has(kCgroup)) {
+        // Init waits: nothing of the worker runs outside of the lease's groups.
+        for (const std::string& file : config.cgroups) {
+            if (!write_text(file, std::to_string(init))) fail("cgroup", because(file));
+        }
+    }
+    if (::write(go_in.get(), "g", 1) != 1) fail("start", because("init has ended"));
+    for (int fd = 0; fd <= kSocketFd; ++fd) ::close(fd);
+
+    int ended = 0;
+    while (::waitpid(static_cast<pid_t>(init), &ended, 0) < 0) {
+        if (errno != EINTR) ::_exit(kUnconfined);
+    }
+    int worker_ended = 0;
+    const bool told = ::read(status_out.get(), &worker_ended, sizeof worker_ended) ==
+                      static_cast<ssize_t>(sizeof worker_ended);
+    end_like(told ? worker_ended : ended);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (argc == 2 && std::string_view(argv[1]) == "--nothing") return 0;  // a worker, for trying
+    if (argc < 3 || std::string_view(argv[1]) != "--" || argv[2][0] != '/') {
+        static constexpr char kUsage[] =
+            "usage: rfaas-sandbox -- /path/of/program [arguments]\n"
+            "Started by the executor manager, with a configuration on file descriptor 4.\n";
+        [[maybe_unused]] const ssize_t bytes = ::write(STDERR_FILENO, kUsage, sizeof kUsage - 1);
+        return 2;
+    }
+    // Ends are decided by the manager, and by the worker itself; a terminal's signals do not reach
+    // us.
+    ::setsid();
+    for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGPIPE}) ::signal(signal, SIG_IGN);
+    // Nothing that the manager has open, and forgot to keep for itself, goes further than this.
+    if (close_descriptors(kHeldFd + 1) < 0) fail("start", because("cannot close inherited files"));
+    const Config config = read_config();
+    if (config.socket.empty()) {
+        ::close(kConfigFd);
+    } else {
+        listen_for(config);  // takes its place
+    }
+    launch(config, argv + 2);
+}
