@@ -129,8 +129,8 @@ export class Client {
   async usage(): Promise<Usage> {
     this.#check()
     const { tenants } = await this.#link.request('/v1/usage', { schema: UsageReport })
-    const nothing = { tenant, leases: 0, heldMs: 0, cpuMs: 0, coreMs: 0, memoryByteMs: 0 }
-    return tenants.find((usage) => usage.tenant === tenant) ?? nothing
+    const nothing = { leases: 0, leaseMs: 0, heldMs: 0, cpuMs: 0, coreMs: 0, memoryByteMs: 0 }
+    return tenants.find((usage) => usage.tenant === tenant) ?? { tenant, ...nothing }
   }
 
   /** Releases the leases that are still held. Idempotent. */

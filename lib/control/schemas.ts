@@ -243,20 +243,75 @@ export type NodeInfo = Static<typeof NodeInfo>
 export const NodeList = Type.Object({ nodes: Type.Array(NodeInfo) }, closed)
 export type NodeList = Static<typeof NodeList>
 
-/** The ledger: what the closed leases of every tenant used. */
+// ── usage (client ⇄ resource manager) ─────────────────────────────────────────────────────────
+
+/** Which closed leases: of one tenant, closed at `from` or later and before `to`. */
+const usageRange = {
+  tenant: Type.Optional(identifier),
+  from: Type.Optional(instant),
+  to: Type.Optional(instant),
+}
+export const UsageQuery = Type.Object(usageRange, closed)
+export type UsageQuery = Static<typeof UsageQuery>
+
+/** The sums of the ledger, per tenant. */
 export const UsageReport = Type.Object({
   tenants: Type.Array(
     Type.Object({
       tenant: Type.String(),
       leases: Type.Integer(),
+      /** From grant to end. */
+      leaseMs: Type.Integer(),
+      /** From first use to the end of the processes, as measured by the nodes. */
       heldMs: Type.Integer(),
+      /** From the kernel, as measured by the nodes. */
       cpuMs: Type.Integer(),
+      /** leaseMs times cores, and times memory. */
       coreMs: Type.Number(),
       memoryByteMs: Type.Number(),
     }),
   ),
 })
 export type UsageReport = Static<typeof UsageReport>
+
+export const UsageEntriesQuery = Type.Object(
+  {
+    ...usageRange,
+    /** `next` of the page before. */
+    after: Type.Optional(Type.String({ pattern: '^[0-9]{1,16}/[A-Za-z0-9._-]{1,63}$' })),
+  },
+  closed,
+)
+export type UsageEntriesQuery = Static<typeof UsageEntriesQuery>
+
+/** One closed part of a lease. */
+export const UsageEntry = Type.Object({
+  id: Type.String(),
+  lease: Type.String(),
+  tenant: Type.String(),
+  node: Type.String(),
+  cores: Type.Array(Type.Integer()),
+  memoryBytes: bytes,
+  leaseMs: Type.Integer(),
+  heldMs: Type.Integer(),
+  cpuMs: Type.Integer(),
+  coreMs: Type.Number(),
+  memoryByteMs: Type.Number(),
+  start: instant,
+  end: instant,
+  closed: instant,
+  /** released, expired, revoked, lost; node: its executor manager ended it before its time. */
+  reason: Type.String(),
+})
+export type UsageEntry = Static<typeof UsageEntry>
+
+/** A page of the ledger, in the order in which the leases closed. */
+export const UsageEntries = Type.Object({
+  entries: Type.Array(UsageEntry),
+  /** Where the next page begins; absent on the last one. */
+  next: Type.Optional(Type.String()),
+})
+export type UsageEntries = Static<typeof UsageEntries>
 
 // ── executors (client ⇄ executor manager; Authorization: Bearer <lease token>) ────────────────
 

@@ -38,6 +38,8 @@ export interface ServerOptions {
   requestTimeoutMs?: number
   /** Silence on a connection after which it is closed. Default 2 min. */
   connectionTimeoutMs?: number
+  /** Throws what keeps the manager from its work: /healthz answers with it. */
+  assertHealthy?: () => void
   /** Interval of the comments that keep event streams alive. Default 15 s. */
   streamHeartbeatMs?: number
 }
@@ -151,7 +153,7 @@ export async function createServer(options: ServerOptions): Promise<ControlServe
     done()
   })
   addRequestMetrics(app, registry)
-  await addOperatorRoutes(app, registry, options.title)
+  await addOperatorRoutes(app, registry, options)
 
   const heartbeatMs = options.streamHeartbeatMs ?? 15_000
   let closing: Promise<void> | undefined
@@ -208,7 +210,7 @@ async function closeServer(app: ControlApp): Promise<void> {
 async function addOperatorRoutes(
   app: ControlApp,
   registry: Registry,
-  title: string,
+  { title, assertHealthy }: ServerOptions,
 ): Promise<void> {
   // Every described route also describes how it fails.
   app.addHook('onRoute', ({ schema }) => {
@@ -223,8 +225,11 @@ async function addOperatorRoutes(
   const startedAt = performance.now()
   app.get(
     '/healthz',
-    { schema: { summary: 'Is the manager alive?', response: { 200: Health } } },
-    () => ({ status: 'ok' as const, uptimeMs: Math.round(performance.now() - startedAt) }),
+    { schema: { summary: 'Can the manager do its work?', response: { 200: Health } } },
+    () => {
+      assertHealthy?.()
+      return { status: 'ok' as const, uptimeMs: Math.round(performance.now() - startedAt) }
+    },
   )
   app.get('/metrics', { schema: { summary: 'Prometheus metrics' } }, async (_request, reply) => {
     void reply.type(registry.contentType)

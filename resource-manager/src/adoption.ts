@@ -1,8 +1,8 @@
-// What a registration means for the leases that the manager has on that node. Pure: the manager
+// What a registration means for the leases that the manager has under that name. Pure: the manager
 // carries it out.
 import { isLive, isOver } from '../../lib/control/lease-states.js'
 import type { NodeRegistration } from '../../lib/control/schemas.js'
-import type { LeaseRecord } from '../stores/store.js'
+import type { LeaseRecord, NodeRecord } from '../stores/store.js'
 
 export interface Adoption {
   /** Nothing of them is on the node any more: their cores are free. */
@@ -11,7 +11,14 @@ export interface Adoption {
   lost: LeaseRecord[]
 }
 
-export function adopt(held: Iterable<LeaseRecord>, registration: NodeRegistration): Adoption {
+export function adopt(
+  held: Iterable<LeaseRecord>,
+  registration: NodeRegistration,
+  before: NodeRecord | undefined,
+): Adoption {
+  // Leases are on a host: another one that takes over the name begins with none. Should the first
+  // still run them, behind a cut network, these are cores that nobody is granted any more.
+  if (before?.hostId !== registration.hostId) return { gone: [...held], lost: [] }
   const reported = new Set(registration.leases)
   const cores = new Set(registration.cores)
   let memoryBytes = registration.memoryBytes

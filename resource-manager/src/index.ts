@@ -1,11 +1,12 @@
 // The resource manager as a library: `rfaas up` and the tests start it in their own process.
+import { SteadyClock } from '../../lib/control/clock.js'
 import { createFolder } from '../../lib/control/folder.js'
 import { createLogger } from '../../lib/control/log.js'
 import { openPrincipal, type Principal } from '../../lib/control/principal.js'
 import { createServer } from '../../lib/control/server.js'
 import { firstFit } from '../schedulers/first-fit.js'
 import { openLmdbStore } from '../stores/lmdb.js'
-import type { Store } from '../stores/store.js'
+import type { Snapshot, Store } from '../stores/store.js'
 import { resolveConfig, type ResourceManagerOptions } from './config.js'
 import { loadSigningKeys } from './keys.js'
 import { Manager } from './manager.js'
@@ -40,10 +41,15 @@ export async function startResourceManager(
   }
 
   async function serve(opened: Store): Promise<RunningResourceManager> {
+    const snapshot = opened.load()
+    const clock = startClock(snapshot)
+    await opened.commit({ clock: clock.anchor })
     const { privateKey, publicKeyPem } = loadSigningKeys(config.dataDir)
     const { heartbeatMs, nodeTimeoutMs, maxLeaseMs } = config
     const manager = new Manager({
       store: opened,
+      snapshot,
+      clock,
       privateKey,
       scheduler: firstFit,
       logger,
@@ -52,7 +58,11 @@ export async function startResourceManager(
       maxLeaseMs,
     })
     try {
-      const server = await createServer({ title: 'rfaas resource manager', logger })
+      const server = await createServer({
+        title: 'rfaas resource manager',
+        logger,
+        assertHealthy: () => opened.assertWritable(),
+      })
       const principalOf = (): Principal => openPrincipal
       addLeaseRoutes(server, manager, createMetrics(server.registry, manager), principalOf)
       addNodeRoutes(server, manager, { publicKeyPem, heartbeatMs }, principalOf)
@@ -71,4 +81,10 @@ export async function startResourceManager(
       throw error
     }
   }
+}
+
+/** As long as a lease holds cores, time goes on as it did: the wall clock may have been set since. */
+function startClock({ clock, leases }: Snapshot): SteadyClock {
+  const held = leases.some(({ state }) => state !== 'closed')
+  return new SteadyClock(held ? clock : undefined)
 }

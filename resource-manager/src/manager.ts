@@ -1,6 +1,9 @@
 // The resource manager's decisions. Each is made in memory within one turn of the event loop, so
 // that two requests can never be granted the same core; it is answered once the store has it on disk.
-import type { KeyObject } from 'node:crypto'
+import type { Clock } from '../../lib/control/clock.js'
+import { isLive, isOver, nextState } from '../../lib/control/lease-states.js'
+import type { Logger } from '../../lib/control/log.js'
+import type { Principal } from '../../lib/control/principal.js'
 import type {
   HeartbeatReply,
   LeaseClosed,
@@ -11,170 +14,164 @@ import type {
   NodeInfo,
   NodeRegistration,
   NodeWelcome,
+  RevokingEvent,
 } from '../../lib/control/schemas.js'
-import { isLive, isOver, nextState, type LeaseEvent } from '../../lib/control/lease-states.js'
-import type { Logger } from '../../lib/control/log.js'
-import type { Principal } from '../../lib/control/principal.js'
 import type { EventStream } from '../../lib/control/server.js'
-import { signToken } from '../../lib/control/token.js'
 import { RfaasError, invalidArgument } from '../../lib/errors.js'
-import type { Scheduler } from '../schedulers/first-fit.js'
-import type { Changes, EndReason, LeaseRecord, Store } from '../stores/store.js'
+import type { EndReason, LeaseRecord, LedgerEntry } from '../stores/store.js'
 import { requireClient, requireNode, requireOperator, sees } from './access.js'
 import { adopt } from './adoption.js'
-import { Ledger, ledgerEntry, type TenantUsage } from './ledger.js'
-import { LeaseBook, newLeaseId } from './leases.js'
-import { NodeTable } from './nodes.js'
-import { leaseEnded, noCapacity, noLease, notFound } from './refusals.js'
+import { Granting, type GrantingOptions } from './granting.js'
+import { ledgerEntry } from './ledger.js'
+import type { LeaseBook } from './leases.js'
+import type { NodeTable } from './nodes.js'
+import { leaseEnded, noLease, notFound } from './refusals.js'
+import { State, stateAfter, type StateOptions } from './state.js'
+import { UsageReader } from './usage.js'
+import { leaseInfo } from './views.js'
 
-const rememberedClosedLeases = 1000
-// A node's clock and ours differ a little: a lease that it ends this shortly before its expiry by our
-// clock has expired.
+const defaultNoticeMs = 30_000
+// A node learns our clock from our answers, a moment late: a lease that it ends this shortly before
+// its expiry has expired.
 const clockSkewMs = 1000
 
-export interface ManagerOptions {
-  store: Store
-  privateKey: KeyObject
-  scheduler: Scheduler
-  logger: Logger
+export interface ManagerOptions extends StateOptions, GrantingOptions {
   heartbeatMs: number
-  nodeTimeoutMs: number
   maxLeaseMs: number
 }
 
 export class Manager {
+  readonly usage: UsageReader
   readonly #options: ManagerOptions
+  readonly #clock: Clock
   readonly #logger: Logger
-  readonly #leases = new LeaseBook(rememberedClosedLeases)
+  readonly #state: State
+  readonly #leases: LeaseBook
   readonly #nodes: NodeTable
-  readonly #ledger = new Ledger()
+  readonly #granting: Granting
   readonly #watch: NodeJS.Timeout
-  #expiry: NodeJS.Timeout | undefined
-  #epoch = 0
+  #timer: NodeJS.Timeout | undefined
   #stopped = false
 
   constructor(options: ManagerOptions) {
     this.#options = options
+    this.#clock = options.clock
     this.#logger = options.logger
-    this.#nodes = new NodeTable(options.nodeTimeoutMs)
-    const { epoch, leases, nodes, ledger } = options.store.load()
-    this.#epoch = epoch
-    for (const node of nodes) this.#nodes.restore(node)
-    for (const lease of leases) {
-      if (this.#nodes.get(lease.node) === undefined) {
-        throw new RfaasError(
-          'ERR_RFAAS_INTERNAL',
-          `the store is damaged: lease ${lease.id} is on node ${lease.node}, which is not recorded`,
-        )
-      }
-      this.#epoch = Math.max(this.#epoch, lease.epoch)
-      this.#leases.put(lease)
-    }
-    for (const entry of ledger) this.#ledger.add(entry)
-    this.#watch = setInterval(() => this.#findLostNodes(), options.heartbeatMs).unref()
-    this.#expireDue()
+    this.#state = new State(options, () => this.#armTimer())
+    this.#leases = this.#state.leases
+    this.#nodes = this.#state.nodes
+    this.#granting = new Granting(this.#state, options)
+    this.usage = new UsageReader(this.#state.ledger, options.store)
+    this.#watch = setInterval(() => this.#tick(), options.heartbeatMs).unref()
+    this.#tick()
   }
 
   /** Ends the timers; the store is closed by whoever opened it. */
   stop(): void {
     this.#stopped = true
     clearInterval(this.#watch)
-    clearTimeout(this.#expiry)
+    clearTimeout(this.#timer)
+    this.#granting.refuseAll(
+      new RfaasError('ERR_RFAAS_CLOSED', 'the resource manager is stopping: try again later'),
+    )
   }
 
   // ── clients ─────────────────────────────────────────────────────────────────────────────────
 
-  async grant(principal: Principal, request: LeaseRequest): Promise<LeaseGrant> {
+  /** Waits for up to `request.waitMs`; leaves the queue when `caller` aborts: it has hung up. */
+  async grant(
+    principal: Principal,
+    request: LeaseRequest,
+    caller: AbortSignal = new AbortController().signal,
+  ): Promise<LeaseGrant> {
     requireClient(principal)
     this.#checkDuration(request.durationMs)
-    this.#expireDue()
-    this.#findLostNodes()
+    this.#tick()
     if (request.node !== undefined) this.#requireKnown(request.node)
-    const holding = (node: string): Iterable<LeaseRecord> => this.#leases.holding(node)
-    const candidates = this.#nodes.candidates(holding, request.node)
-    const placement = this.#options.scheduler(request, candidates)
-    if (placement === undefined) {
-      throw noCapacity(request, candidates, this.#nodes.countByState().lost)
-    }
-
-    const nowMs = Date.now()
-    const lease: LeaseRecord = {
-      id: newLeaseId(),
-      state: 'granted',
-      tenant: principal.tenant,
-      node: placement.node,
-      cores: placement.cores,
-      memoryBytes: request.memoryBytes,
-      epoch: this.#nextEpoch(),
-      grantedAtMs: nowMs,
-      expiresAtMs: nowMs + request.durationMs,
-    }
-    await this.#change({ leases: [lease], epoch: lease.epoch })
-    this.#logger.info({ lease: lease.id, node: lease.node, cores: lease.cores }, 'lease granted')
-    return this.#grantOf(lease)
+    const granted = this.#granting.request(principal, request, caller)
+    // For the end of its wait.
+    this.#armTimer()
+    return granted
   }
 
   async renew(principal: Principal, id: string, durationMs: number): Promise<LeaseGrant> {
     requireClient(principal)
     this.#checkDuration(durationMs)
-    this.#expireDue()
-    const current = this.#requireOwn(principal, id)
-    const lease: LeaseRecord = {
-      ...current,
-      state: this.#next(current, 'renew'),
-      epoch: this.#nextEpoch(),
-      expiresAtMs: Math.max(current.expiresAtMs, Date.now() + durationMs),
-    }
-    await this.#change({ leases: [lease], epoch: lease.epoch })
-    return this.#grantOf(lease)
+    this.#tick()
+    const parts = this.#requireOwn(principal, id)
+    const renewable = parts.filter(({ state }) => nextState(state, 'renew') !== undefined)
+    if (renewable.length === 0) throw leaseEnded(parts)
+    const epoch = this.#state.nextEpoch()
+    const untilMs = this.#clock.now() + durationMs
+    const renewed = renewable.map((part) => ({
+      ...part,
+      state: stateAfter(part, 'renew'),
+      epoch,
+      expiresAtMs: Math.max(part.expiresAtMs, untilMs),
+    }))
+    await this.#state.change({ leases: renewed, epoch })
+    return this.#granting.grantOf(id)
   }
 
   async release(principal: Principal, id: string): Promise<void> {
     requireClient(principal)
-    this.#expireDue()
-    await this.#end([this.#requireOwn(principal, id)], 'release')
+    this.#tick()
+    await this.#state.end(this.#requireOwn(principal, id), 'release')
   }
 
-  async revoke(principal: Principal, id: string): Promise<void> {
+  /** Running calls may go on for `noticeMs`. A second call may shorten the notice, never lengthen it. */
+  async revoke(principal: Principal, id: string, noticeMs = defaultNoticeMs): Promise<void> {
     requireOperator(principal)
-    this.#expireDue()
-    await this.#end([this.#requireOwn(principal, id)], 'revoke')
-    const lease = this.#requireOwn(principal, id)
-    if (lease.state === 'revoking') await this.#end([lease], 'finish')
+    this.#tick()
+    const untilMs = this.#clock.now() + noticeMs
+    const told: LeaseRecord[] = []
+    for (const part of this.#requireOwn(principal, id)) {
+      const state = stateAfter(part, 'revoke')
+      const revokeAtMs = Math.min(part.revokeAtMs ?? Infinity, untilMs)
+      if (state === 'revoking' && revokeAtMs !== part.revokeAtMs) {
+        told.push({ ...part, state, revokeAtMs })
+      }
+    }
+    if (told.length === 0) return this.#state.settled()
+    await this.#state.change({ leases: told })
+    this.#logger.info({ lease: id, noticeMs }, 'lease is taken back')
+    for (const { id: part } of told) this.#state.tell(part)
+    // Without notice it ends here and now.
+    this.#tick()
+    await this.#state.settled()
   }
 
   lease(principal: Principal, id: string): LeaseInfo {
     requireClient(principal)
-    this.#expireDue()
+    this.#tick()
     return this.#infoOf(this.#requireOwn(principal, id))
   }
 
   /** Those that the principal may see. */
   leases(principal: Principal): LeaseInfo[] {
     requireClient(principal)
-    this.#expireDue()
-    const seen = [...this.#leases.all()].filter((lease) => sees(principal, lease))
-    return seen.map((lease) => this.#infoOf(lease))
+    this.#tick()
+    const seen = [...this.#leases.all()].filter((parts) => sees(principal, parts[0]!))
+    return seen.map((parts) => this.#infoOf(parts))
   }
 
   nodes(): NodeInfo[] {
-    this.#findLostNodes()
-    return this.#nodes.list((node) => this.#leases.holding(node))
-  }
-
-  usage(principal: Principal): TenantUsage[] {
-    requireClient(principal)
-    return this.#ledger.usage().filter((usage) => sees(principal, usage))
+    this.#tick()
+    return this.#nodes.list()
   }
 
   countLeases(): Map<string, number> {
-    this.#expireDue()
+    this.#tick()
     return this.#leases.countByState()
   }
 
   countNodes(): { up: number; lost: number } {
-    this.#findLostNodes()
+    this.#tick()
     return this.#nodes.countByState()
+  }
+
+  countWaiting(): number {
+    return this.#granting.waiting
   }
 
   // ── nodes ───────────────────────────────────────────────────────────────────────────────────
@@ -184,38 +181,44 @@ export class Manager {
     principal: Principal,
     registration: NodeRegistration,
   ): Promise<Omit<NodeWelcome, 'publicKey' | 'heartbeatMs'>> {
-    const { name } = registration
+    const { leases: reported, ...description } = registration
+    const { name, url } = description
     requireNode(principal, name)
-    this.#findLostNodes()
-    this.#expireDue()
+    this.#tick()
     this.#nodes.examine(registration)
-    const nowMs = Date.now()
-    const { gone, lost } = adopt(this.#leases.holding(name), registration)
-    const node = this.#nodes.register(registration, nowMs)
-    const closing = gone.map((lease) => this.#closing(lease, undefined, nowMs))
-    const losing = lost.map((lease) => ({ ...lease, state: this.#next(lease, 'lose') }))
-    await this.#change({
-      nodes: [node],
+    const nowMs = this.#clock.now()
+    const cores = [...description.cores].sort((a, b) => a - b)
+    const known = this.#nodes.get(name)
+    const { gone, lost } = adopt(this.#nodes.holding(name), registration, known)
+    const closing = gone.map((part) => this.#closing(part, undefined, nowMs))
+    const losing = lost.map((part) => ({
+      ...part,
+      state: stateAfter(part, 'lose'),
+      endedAtMs: nowMs,
+    }))
+    const change = this.#state.change({
+      nodes: [{ ...description, cores, lastSeenMs: nowMs }],
       leases: [...closing.map(({ lease }) => lease), ...losing],
       ledger: closing.map(({ entry }) => entry),
     })
-    this.#logger.info({ node: name, url: node.url, cores: node.cores.length }, 'node registered')
-    const live = [...this.#leases.holding(name)].filter(({ state }) => isLive(state))
+    this.#granting.serve()
+    await change
+    this.#logger.info({ node: name, url, cores: cores.length }, 'node registered')
+    const live = [...this.#nodes.holding(name)].filter(({ state }) => isLive(state))
     return {
-      epoch: this.#epoch,
+      epoch: this.#state.epoch,
       live: live.map(({ id }) => id),
-      ...this.#ordersFor(name, registration.leases),
+      ...this.#ordersFor(name, reported),
     }
   }
 
   /** Throws ERR_RFAAS_NOT_FOUND when the node has to register first. */
   heartbeat(principal: Principal, name: string, { leases, hostId }: NodeHeartbeat): HeartbeatReply {
     requireNode(principal, name)
-    this.#findLostNodes()
-    if (this.#nodes.get(name)?.hostId !== hostId || !this.#nodes.heard(name, Date.now())) {
+    this.#tick()
+    if (this.#nodes.get(name)?.hostId !== hostId || !this.#nodes.heard(name, this.#clock.now())) {
       throw notFound('name', `node ${name} is not registered, or was lost: register it`)
     }
-    this.#expireDue()
     return this.#ordersFor(name, leases)
   }
 
@@ -224,18 +227,18 @@ export class Manager {
     this.#requireKnown(name)
     const stream = open()
     this.#nodes.attach(name, stream)
-    // What ended while nobody listened.
-    for (const lease of this.#leases.holding(name)) this.#tell(lease)
+    // What happened while nobody listened.
+    for (const { id } of this.#nodes.holding(name)) this.#state.tell(id)
   }
 
   async activate(principal: Principal, name: string, id: string): Promise<void> {
     requireNode(principal, name)
-    this.#nodes.heard(name, Date.now())
-    this.#expireDue()
-    const lease = this.#requireLeaseOn(name, id)
-    const state = this.#next(lease, 'activate')
-    if (state === lease.state) await this.#options.store.settled()
-    else await this.#change({ leases: [{ ...lease, state }] })
+    this.#tick()
+    const part = this.#requirePartOn(name, id)
+    const state = nextState(part.state, 'activate')
+    if (state === undefined) throw leaseEnded([part])
+    if (state === part.state) await this.#state.settled()
+    else await this.#state.change({ leases: [{ ...part, state }] })
   }
 
   async closed(
@@ -245,118 +248,91 @@ export class Manager {
     measured: LeaseClosed,
   ): Promise<void> {
     requireNode(principal, name)
-    this.#nodes.heard(name, Date.now())
-    this.#expireDue()
-    const current = this.#requireLeaseOn(name, id)
+    this.#tick()
+    const current = this.#requirePartOn(name, id)
     if (current.state === 'closed') {
       // Said before, perhaps a moment ago: it is billed once, and answered when that is on disk.
-      await this.#options.store.settled()
+      await this.#state.settled()
       return
     }
-    const { lease, entry } = this.#closing(current, measured, Date.now())
-    await this.#change({ leases: [lease], ledger: [entry] })
+    const { lease, entry } = this.#closing(current, measured, this.#clock.now())
+    const change = this.#state.change({ leases: [lease], ledger: [entry] })
+    this.#granting.serve()
+    await change
     this.#logger.info({ lease: id, node: name, reason: entry.reason }, 'lease closed')
   }
 
   // ── inside ──────────────────────────────────────────────────────────────────────────────────
 
-  /** Memory now, disk before the promise resolves. The only place where either changes. */
-  async #change(changes: Changes): Promise<void> {
-    this.#options.store.assertWritable()
-    const removedLeases = (changes.leases ?? []).flatMap((lease) => this.#leases.put(lease))
-    for (const entry of changes.ledger ?? []) this.#ledger.add(entry)
-    this.#armExpiry()
-    await this.#options.store.commit({ ...changes, removedLeases })
-  }
-
-  async #end(leases: readonly LeaseRecord[], event: LeaseEvent): Promise<void> {
-    const ended: LeaseRecord[] = []
-    for (const lease of leases) {
-      const state = this.#next(lease, event)
-      if (state !== lease.state) ended.push({ ...lease, state })
-    }
-    if (ended.length === 0) {
-      await this.#options.store.settled()
-      return
-    }
-    await this.#change({ leases: ended })
-    for (const lease of ended) {
-      this.#logger.info({ lease: lease.id, node: lease.node, state: lease.state }, 'lease ended')
-      // It may have been closed meanwhile.
-      const current = this.#leases.get(lease.id)
-      if (current !== undefined) this.#tell(current)
-    }
-  }
-
-  #tell({ id, node, state }: LeaseRecord): void {
-    if (isOver(state)) this.#nodes.tell(node, { lease: id, reason: state })
-  }
-
-  #expireDue(): void {
+  /** Everything that time brings: leases expire, notices and waits end, silent nodes are lost. */
+  #tick(): void {
     if (this.#stopped) return
-    const due = this.#leases.due(Date.now())
-    if (due.length === 0) {
-      this.#armExpiry()
-      return
+    const nowMs = this.#clock.now()
+    const lost = this.#nodes.markLost(nowMs)
+    for (const node of lost) {
+      this.#logger.warn({ node }, 'node lost: no heartbeat; its leases go on until they expire')
     }
-    // Nobody waits for it: should the store fail, the time of expiry is on disk all the same.
-    this.#end(due, 'expire').catch((error: unknown) => {
-      this.#logger.error({ err: error }, 'the expiry of leases could not be stored')
+    const due = this.#leases.due(nowMs)
+    const expired = due.filter(({ expiresAtMs }) => expiresAtMs <= nowMs)
+    const finished = due.filter(({ expiresAtMs }) => expiresAtMs > nowMs)
+    this.#endInTime(expired, 'expire')
+    this.#endInTime(finished, 'finish')
+    if (this.#granting.refuseLate(nowMs) || lost.length > 0) this.#granting.serve()
+    // What was due has armed it, or could not be stored: then the next heartbeat tries again.
+    if (due.length === 0) this.#armTimer()
+  }
+
+  /** Nobody waits for it: should the store fail, the time of the end is on disk all the same. */
+  #endInTime(parts: readonly LeaseRecord[], event: 'expire' | 'finish'): void {
+    if (parts.length === 0) return
+    this.#state.end(parts, event).catch((error: unknown) => {
+      this.#logger.error({ err: error, event }, 'the end of leases could not be stored')
     })
   }
 
-  #armExpiry(): void {
-    clearTimeout(this.#expiry)
-    const next = this.#leases.nextExpiryMs()
-    if (next === undefined || this.#stopped) return
-    // Timers follow the monotonic clock: a look every minute notices when the wall clock was set.
-    const delayMs = Math.min(Math.max(next - Date.now(), 0), 60_000)
-    this.#expiry = setTimeout(() => this.#expireDue(), delayMs).unref()
-  }
-
-  #findLostNodes(): void {
-    for (const node of this.#nodes.markLost()) {
-      this.#logger.warn({ node }, 'node lost: no heartbeat; its leases go on until they expire')
-    }
+  #armTimer(): void {
+    clearTimeout(this.#timer)
+    if (this.#stopped) return
+    const next = Math.min(
+      this.#leases.nextDeadlineMs ?? Infinity,
+      this.#granting.nextDeadlineMs ?? Infinity,
+    )
+    if (next === Infinity) return
+    // Timers stand still while the machine is suspended: a look every minute notices.
+    const delayMs = Math.min(Math.max(next - this.#clock.now(), 0), 60_000)
+    this.#timer = setTimeout(() => this.#tick(), delayMs).unref()
   }
 
   #closing(
-    lease: LeaseRecord,
+    part: LeaseRecord,
     measured: LeaseClosed | undefined,
     nowMs: number,
-  ): { lease: LeaseRecord; entry: ReturnType<typeof ledgerEntry> } {
+  ): { lease: LeaseRecord; entry: LedgerEntry } {
     let reason: EndReason = 'node'
-    if (isOver(lease.state)) reason = lease.state
-    else if (lease.expiresAtMs - nowMs <= clockSkewMs) reason = 'expired'
+    if (isOver(part.state)) reason = part.state
+    else if (part.expiresAtMs - nowMs <= clockSkewMs) reason = 'expired'
+    else if (part.state === 'revoking') reason = 'revoked'
     else if (measured === undefined) reason = 'lost'
-    // Without a measurement the cores were held until now, but not beyond the lease.
-    const heldMs = Math.max(0, Math.min(nowMs, lease.expiresAtMs) - lease.grantedAtMs)
     return {
-      lease: { ...lease, state: this.#next(lease, 'close') },
-      entry: ledgerEntry(lease, measured ?? { heldMs, cpuMs: 0 }, nowMs, reason),
+      lease: { ...part, state: stateAfter(part, 'close') },
+      entry: ledgerEntry(part, measured, nowMs, reason),
     }
   }
 
-  /** What a node has to end: its leases that are over, and whatever it runs without a live lease. */
+  /** What a node has to end (its leases that are over, and whatever it runs without a live one), and
+   * what is being taken back. */
   #ordersFor(name: string, reported: readonly string[]): HeartbeatReply {
     const end = new Set<string>()
-    for (const lease of this.#leases.holding(name)) if (isOver(lease.state)) end.add(lease.id)
-    for (const id of reported) {
-      const lease = this.#leases.get(id)
-      if (lease === undefined || lease.node !== name || !isLive(lease.state)) end.add(id)
+    const revoking: RevokingEvent[] = []
+    for (const part of this.#nodes.holding(name)) {
+      if (isOver(part.state)) end.add(part.id)
+      else if (part.state === 'revoking') revoking.push(this.#state.noticeOf(part))
     }
-    return { nowMs: Date.now(), end: [...end], revoking: [] }
-  }
-
-  #next(lease: LeaseRecord, event: LeaseEvent): LeaseRecord['state'] {
-    const state = nextState(lease.state, event)
-    if (state !== undefined) return state
-    throw leaseEnded(lease)
-  }
-
-  #nextEpoch(): number {
-    this.#epoch += 1
-    return this.#epoch
+    for (const id of reported) {
+      const part = this.#leases.part(id)
+      if (part === undefined || part.node !== name || !isLive(part.state)) end.add(id)
+    }
+    return { nowMs: this.#clock.now(), end: [...end], revoking }
   }
 
   #checkDuration(durationMs: number): void {
@@ -365,23 +341,19 @@ export class Manager {
     throw invalidArgument('durationMs', durationMs, `an integer from 1000 to ${maxLeaseMs}`)
   }
 
-  #requireLease(id: string): LeaseRecord {
-    const lease = this.#leases.get(id)
-    if (lease !== undefined) return lease
-    throw noLease(id)
-  }
-
   /** That a lease exists is nobody's business but its tenant's. */
-  #requireOwn(principal: Principal, id: string): LeaseRecord {
-    const lease = this.#requireLease(id)
-    if (sees(principal, lease)) return lease
+  #requireOwn(principal: Principal, id: string): readonly LeaseRecord[] {
+    const parts = this.#leases.get(id)
+    if (parts !== undefined && sees(principal, parts[0]!)) return parts
     throw noLease(id)
   }
 
-  #requireLeaseOn(node: string, id: string): LeaseRecord {
+  #requirePartOn(node: string, id: string): LeaseRecord {
+    this.#nodes.heard(node, this.#clock.now())
     this.#requireKnown(node)
-    const lease = this.#requireLease(id)
-    if (lease.node === node) return lease
+    const part = this.#leases.part(id)
+    if (part === undefined) throw noLease(id)
+    if (part.node === node) return part
     throw notFound('id', `lease ${id} is not on node ${node}`)
   }
 
@@ -390,27 +362,7 @@ export class Manager {
     throw notFound('node', `there is no node ${name}: GET /v1/nodes lists the registered ones`)
   }
 
-  #grantOf(lease: LeaseRecord): LeaseGrant {
-    const { id, node, cores, memoryBytes, epoch, expiresAtMs } = lease
-    const claims = { lease: id, tenant: lease.tenant, node, cores, memoryBytes, epoch, expiresAtMs }
-    return { lease: this.#infoOf(lease), tokens: [signToken(claims, this.#options.privateKey)] }
-  }
-
-  #infoOf(lease: LeaseRecord): LeaseInfo {
-    const node = this.#nodes.get(lease.node)
-    if (node === undefined) {
-      throw new RfaasError('ERR_RFAAS_INTERNAL', `lease ${lease.id} is on an unknown node`)
-    }
-    const { id, state, cores, memoryBytes, epoch, tenant } = lease
-    return {
-      id,
-      state,
-      tenant,
-      memoryBytes,
-      epoch,
-      grantedAt: new Date(lease.grantedAtMs).toISOString(),
-      expiresAt: new Date(lease.expiresAtMs).toISOString(),
-      parts: [{ id, node: node.name, executorManager: node.url, cores, memoryBytes, state }],
-    }
+  #infoOf(parts: readonly LeaseRecord[]): LeaseInfo {
+    return leaseInfo(parts, (name) => this.#nodes.get(name))
   }
 }

@@ -5,7 +5,7 @@ import type { Manager } from './manager.js'
 export interface ManagerMetrics {
   grants: Counter
   refusals: Counter<'code'>
-  /** From the request to the durable grant. */
+  /** From the request to the durable grant, waiting included. */
   grantDuration: Histogram
 }
 
@@ -14,7 +14,7 @@ export function createMetrics(registry: Registry, manager: Manager): ManagerMetr
   const registers = [registry]
   new Gauge({
     name: 'rfaas_leases',
-    help: 'Leases by state; closed counts only those that can still be looked up',
+    help: 'Leases by state, each part counted; closed are only those that can still be looked up',
     labelNames: ['state'],
     registers,
     collect() {
@@ -47,6 +47,14 @@ export function createMetrics(registry: Registry, manager: Manager): ManagerMetr
       this.set({ state: 'leased' }, leased)
     },
   })
+  new Gauge({
+    name: 'rfaas_lease_requests_waiting',
+    help: 'Requests for leases that wait until something is free',
+    registers,
+    collect() {
+      this.set(manager.countWaiting())
+    },
+  })
   return {
     grants: new Counter({
       name: 'rfaas_lease_grants_total',
@@ -61,7 +69,7 @@ export function createMetrics(registry: Registry, manager: Manager): ManagerMetr
     }),
     grantDuration: new Histogram({
       name: 'rfaas_lease_grant_duration_seconds',
-      help: 'Time from a lease request to its durable grant',
+      help: 'Time from a lease request to its durable grant, waiting included',
       buckets: [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1],
       registers,
     }),

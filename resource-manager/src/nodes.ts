@@ -1,16 +1,69 @@
-// Nodes: who registered, who still sends heartbeats, and the event stream to each.
-import type { EndEvent, NodeInfo, NodeRegistration } from '../../lib/control/schemas.js'
+// Nodes: who registered, who still sends heartbeats, what is free on each, and the event stream to each.
+import type {
+  EndEvent,
+  NodeInfo,
+  NodeRegistration,
+  RevokingEvent,
+} from '../../lib/control/schemas.js'
 import type { EventStream } from '../../lib/control/server.js'
 import { RfaasError, invalidArgument } from '../../lib/errors.js'
 import type { Candidate } from '../schedulers/first-fit.js'
 import type { LeaseRecord, NodeRecord } from '../stores/store.js'
 
-interface Node {
+class Node implements Candidate {
   record: NodeRecord
-  up: boolean
-  /** Monotonic, so that a clock that is set does not lose nodes. */
-  lastHeard: number
+  up = false
+  lastHeardMs = 0
   stream: EventStream | undefined
+  /** Parts that hold cores here, by id. */
+  readonly held = new Map<string, LeaseRecord>()
+  freeCores: number[] = []
+  #lent = new Set<number>()
+  #heldBytes = 0
+
+  constructor(record: NodeRecord) {
+    this.record = record
+    this.update(record)
+  }
+
+  get name(): string {
+    return this.record.name
+  }
+
+  get freeMemoryBytes(): number {
+    // A node may come back with less memory than its leases were granted.
+    return Math.max(0, this.record.memoryBytes - this.#heldBytes)
+  }
+
+  /** What it would have if nothing were leased. */
+  get empty(): Candidate {
+    const { name, cores, memoryBytes } = this.record
+    return { name, freeCores: cores, freeMemoryBytes: memoryBytes }
+  }
+
+  update(record: NodeRecord): void {
+    this.record = record
+    this.#lent = new Set(record.cores)
+    const taken = new Set([...this.held.values()].flatMap(({ cores }) => cores))
+    this.freeCores = record.cores.filter((core) => !taken.has(core))
+  }
+
+  put(lease: LeaseRecord): void {
+    const known = this.held.has(lease.id)
+    if (lease.state !== 'closed') {
+      this.held.set(lease.id, lease)
+      if (known) return
+      this.#heldBytes += lease.memoryBytes
+      const taken = new Set(lease.cores)
+      this.freeCores = this.freeCores.filter((core) => !taken.has(core))
+    } else if (known) {
+      this.held.delete(lease.id)
+      this.#heldBytes -= lease.memoryBytes
+      // Those that the node still lends.
+      const back = lease.cores.filter((core) => this.#lent.has(core))
+      this.freeCores = [...this.freeCores, ...back].sort((a, b) => a - b)
+    }
+  }
 }
 
 export class NodeTable {
@@ -21,9 +74,9 @@ export class NodeTable {
     this.#timeoutMs = timeoutMs
   }
 
-  /** A node of an earlier run of the manager: lost until it registers again. */
+  /** A node of an earlier run of the manager is not up until it registers again. */
   restore(record: NodeRecord): void {
-    this.#nodes.set(record.name, { record, up: false, lastHeard: 0, stream: undefined })
+    this.#nodes.set(record.name, new Node(record))
   }
 
   /** Refuses a registration that cannot be meant; changes nothing. */
@@ -33,8 +86,10 @@ export class NodeTable {
       throw invalidArgument('url', registration.url, 'an http or https URL')
     }
     const known = this.#nodes.get(registration.name)
+    if (known === undefined) return
     const { hostId, sequence } = registration
-    if (known?.record.hostId === hostId && sequence <= known.record.sequence) {
+    if (known.record.hostId === hostId) {
+      if (sequence > known.record.sequence) return
       // What it says of the node's leases may not be true any more.
       throw new RfaasError(
         'ERR_RFAAS_INVALID_ARGUMENT',
@@ -42,23 +97,21 @@ export class NodeTable {
         { field: 'sequence', value: sequence, status: 409 },
       )
     }
-    if (known?.up === true && known.record.hostId !== hostId) {
-      throw new RfaasError(
-        'ERR_RFAAS_INVALID_ARGUMENT',
-        `name is "${registration.name}", which the node at ${known.record.url} on another host has: give every node its own name`,
-        { field: 'name', value: registration.name, status: 409 },
-      )
-    }
+    if (!known.up) return
+    throw new RfaasError(
+      'ERR_RFAAS_INVALID_ARGUMENT',
+      `name is "${registration.name}", which the node at ${known.record.url} on another host has: give every node its own name`,
+      { field: 'name', value: registration.name, status: 409 },
+    )
   }
 
-  register(registration: NodeRegistration, nowMs: number): NodeRecord {
-    const { name, url, memoryBytes, providers, hostId, sequence } = registration
-    const cores = [...registration.cores].sort((a, b) => a - b)
-    const lastSeenMs = nowMs
-    const record = { name, url, cores, memoryBytes, providers, hostId, sequence, lastSeenMs }
-    const stream = this.#nodes.get(name)?.stream
-    this.#nodes.set(name, { record, up: true, lastHeard: performance.now(), stream })
-    return record
+  /** The node is up with what its registration says. */
+  register(record: NodeRecord): void {
+    let node = this.#nodes.get(record.name)
+    if (node === undefined) this.#nodes.set(record.name, (node = new Node(record)))
+    node.update(record)
+    node.up = true
+    node.lastHeardMs = record.lastSeenMs
   }
 
   get(name: string): NodeRecord | undefined {
@@ -69,17 +122,15 @@ export class NodeTable {
   heard(name: string, nowMs: number): boolean {
     const node = this.#nodes.get(name)
     if (node === undefined || !node.up) return false
-    node.lastHeard = performance.now()
-    node.record = { ...node.record, lastSeenMs: nowMs }
+    node.lastHeardMs = nowMs
     return true
   }
 
   /** Names of the nodes that fell silent since the last call. */
-  markLost(): string[] {
-    const now = performance.now()
+  markLost(nowMs: number): string[] {
     const lost: string[] = []
     for (const [name, node] of this.#nodes) {
-      if (node.up && now - node.lastHeard > this.#timeoutMs) {
+      if (node.up && nowMs - node.lastHeardMs > this.#timeoutMs) {
         node.up = false
         lost.push(name)
       }
@@ -94,14 +145,37 @@ export class NodeTable {
     node.stream?.end()
     node.stream = stream
     stream.onClose(() => {
-      const current = this.#nodes.get(name)
-      if (current?.stream === stream) current.stream = undefined
+      if (node.stream === stream) node.stream = undefined
     })
   }
 
   /** Best effort: what a node misses is repeated in the answers to its heartbeats. */
-  tell(name: string, event: EndEvent): void {
-    this.#nodes.get(name)?.stream?.send('end', event)
+  tell(name: string, event: 'end', data: EndEvent): void
+  tell(name: string, event: 'revoking', data: RevokingEvent): void
+  tell(name: string, event: string, data: unknown): void {
+    this.#nodes.get(name)?.stream?.send(event, data)
+  }
+
+  // ── what is held and free ───────────────────────────────────────────────────────────────────
+
+  /** A part of a lease changed on its node. */
+  put(lease: LeaseRecord): void {
+    this.#nodes.get(lease.node)?.put(lease)
+  }
+
+  /** Parts that hold cores of a node, over ones included. */
+  holding(name: string): Iterable<LeaseRecord> {
+    return this.#nodes.get(name)?.held.values() ?? []
+  }
+
+  /** What can be granted now: nodes that are up, in order of registration. */
+  candidates(only?: string): Candidate[] {
+    return this.#up(only)
+  }
+
+  /** The same nodes as if nothing were leased. */
+  empty(only?: string): Candidate[] {
+    return this.#up(only).map((node) => node.empty)
   }
 
   countByState(): { up: number; lost: number } {
@@ -110,20 +184,9 @@ export class NodeTable {
     return { up, lost: this.#nodes.size - up }
   }
 
-  /** What can be granted now: nodes that are up, without what `holding` says is taken. */
-  candidates(holding: (node: string) => Iterable<LeaseRecord>, only?: string): Candidate[] {
-    const candidates: Candidate[] = []
-    for (const [name, node] of this.#nodes) {
-      if (!node.up || (only !== undefined && only !== name)) continue
-      candidates.push({ name, ...free(node.record, holding(name)) })
-    }
-    return candidates
-  }
-
-  list(holding: (node: string) => Iterable<LeaseRecord>): NodeInfo[] {
-    return [...this.#nodes.values()].map(({ record, up }) => {
-      const { freeCores, freeMemoryBytes } = free(record, holding(record.name))
-      return {
+  list(): NodeInfo[] {
+    return [...this.#nodes.values()].map(
+      ({ record, up, freeCores, freeMemoryBytes, lastHeardMs }) => ({
         name: record.name,
         url: record.url,
         state: up ? 'up' : 'lost',
@@ -133,25 +196,14 @@ export class NodeTable {
         freeMemoryBytes,
         providers: record.providers,
         hostId: record.hostId,
-        lastSeen: new Date(record.lastSeenMs).toISOString(),
-      }
-    })
+        lastSeen: new Date(Math.max(lastHeardMs, record.lastSeenMs)).toISOString(),
+      }),
+    )
   }
-}
 
-function free(
-  { cores, memoryBytes }: NodeRecord,
-  leases: Iterable<LeaseRecord>,
-): { freeCores: number[]; freeMemoryBytes: number } {
-  const taken = new Set<number>()
-  let takenBytes = 0
-  for (const lease of leases) {
-    for (const core of lease.cores) taken.add(core)
-    takenBytes += lease.memoryBytes
-  }
-  return {
-    freeCores: cores.filter((core) => !taken.has(core)),
-    // A node may come back with less memory than its leases were granted.
-    freeMemoryBytes: Math.max(0, memoryBytes - takenBytes),
+  #up(only?: string): Node[] {
+    if (only === undefined) return [...this.#nodes.values()].filter(({ up }) => up)
+    const node = this.#nodes.get(only)
+    return node?.up === true ? [node] : []
   }
 }

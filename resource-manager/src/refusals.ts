@@ -1,7 +1,8 @@
 // The errors of the manager: what was asked for, why it cannot be, what to do next.
+import { stateOfParts } from '../../lib/control/lease-states.js'
 import { RfaasError } from '../../lib/errors.js'
 import type { LeaseRequest } from '../../lib/control/schemas.js'
-import { formatBytes } from '../../lib/units.js'
+import { formatBytes, formatDuration } from '../../lib/units.js'
 import type { Candidate } from '../schedulers/first-fit.js'
 import type { LeaseRecord } from '../stores/store.js'
 
@@ -13,17 +14,25 @@ export function noLease(id: string): RfaasError {
   return notFound('id', `there is no lease ${id}, or it ended long ago`)
 }
 
-export function leaseEnded({ id, state, expiresAtMs }: LeaseRecord): RfaasError {
+/** What is left of the lease cannot be used, or not for long. */
+export function leaseEnded(parts: readonly LeaseRecord[]): RfaasError {
+  const { lease, expiresAtMs } = parts[0]!
+  const state = stateOfParts(parts.map((part) => part.state))
+  if (state === 'revoking') {
+    const message = `lease ${lease} is being taken back by the operator: request a new one`
+    return new RfaasError('ERR_RFAAS_LEASE_REVOKED', message, { status: 409 })
+  }
   const how =
     state === 'expired' ? `expired at ${new Date(expiresAtMs).toISOString()}` : `is ${state}`
-  const message = `lease ${id} ${how}: request a new one`
+  const message = `lease ${lease} ${how}: request a new one`
   return new RfaasError('ERR_RFAAS_LEASE_ENDED', message, { status: 409 })
 }
 
 export function noCapacity(
-  request: LeaseRequest,
+  { cores, memoryBytes, nodes = 1 }: LeaseRequest,
   candidates: readonly Candidate[],
   lostNodes: number,
+  waitedMs: number,
 ): RfaasError {
   const free = candidates
     .slice(0, 8)
@@ -35,10 +44,15 @@ export function noCapacity(
   if (candidates.length === 0) {
     free.push(lostNodes === 0 ? 'no node is registered' : `no node is up, ${lostNodes} lost`)
   }
-  const cores = `${request.cores} free ${request.cores === 1 ? 'core' : 'cores'}`
+  const who = nodes === 1 ? 'no node has' : `no ${nodes} nodes together have`
+  const waited = waitedMs === 0 ? '' : ` (waited ${formatDuration(waitedMs)})`
   return new RfaasError(
     'ERR_RFAAS_NO_CAPACITY',
-    `no node has ${cores} and ${formatBytes(request.memoryBytes)}: ${free.join('; ')}`,
+    `${who} ${cores} free ${cores === 1 ? 'core' : 'cores'} and ${formatBytes(memoryBytes)}${waited}: ${free.join('; ')}`,
     { status: 409 },
   )
+}
+
+export function hungUp(): RfaasError {
+  return new RfaasError('ERR_RFAAS_ABORTED', 'the caller has hung up', { status: 499 })
 }

@@ -1,5 +1,5 @@
 // The resource manager's routes: messages in, decisions of the manager out.
-import type { FastifyRequest } from 'fastify'
+import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 import type { Principal } from '../../lib/control/principal.js'
 import {
@@ -15,6 +15,9 @@ import {
   NodeWelcome,
   RenewRequest,
   RevokeRequest,
+  UsageEntries,
+  UsageEntriesQuery,
+  UsageQuery,
   UsageReport,
 } from '../../lib/control/schemas.js'
 import type { ControlServer } from '../../lib/control/server.js'
@@ -26,6 +29,7 @@ const identifier = Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$' })
 const LeasePath = Type.Object({ id: identifier })
 const NodePath = Type.Object({ name: identifier })
 const NodeLeasePath = Type.Object({ name: identifier, id: identifier })
+const keepAliveMs = 15_000
 const Done = { 204: Type.Null({ description: 'done' }) }
 
 /** Who sent a request; throws when nobody knows. */
@@ -54,7 +58,8 @@ export function addLeaseRoutes(
     async (request, reply) => {
       const timer = metrics.grantDuration.startTimer()
       try {
-        const grant = await manager.grant(principalOf(request), request.body)
+        const caller = callerOf(request, reply)
+        const grant = await manager.grant(principalOf(request), request.body, caller)
         timer()
         metrics.grants.inc()
         return await reply.status(201).send(grant)
@@ -106,12 +111,12 @@ export function addLeaseRoutes(
       schema: {
         summary: "Take a lease back on the operator's behalf (idempotent)",
         params: LeasePath,
-        body: RevokeRequest,
+        body: Type.Union([RevokeRequest, Type.Null()]),
         response: Done,
       },
     },
     async (request, reply) => {
-      await manager.revoke(principalOf(request), request.params.id)
+      await manager.revoke(principalOf(request), request.params.id, request.body?.noticeMs)
       return reply.status(204).send(null)
     },
   )
@@ -119,12 +124,37 @@ export function addLeaseRoutes(
     '/v1/usage',
     {
       schema: {
-        summary: 'What the closed leases of every tenant used',
+        summary: 'What closed leases used: sums per tenant',
+        querystring: UsageQuery,
         response: { 200: UsageReport },
       },
     },
-    (request) => ({ tenants: manager.usage(principalOf(request)) }),
+    async (request) => ({ tenants: await manager.usage.sums(principalOf(request), request.query) }),
   )
+  app.get(
+    '/v1/usage/entries',
+    {
+      schema: {
+        summary: 'What closed leases used: the ledger itself, page by page',
+        querystring: UsageEntriesQuery,
+        response: { 200: UsageEntries },
+      },
+    },
+    (request) => manager.usage.entries(principalOf(request), request.query),
+  )
+}
+
+/** Aborts when the caller hangs up without an answer. While it waits its connection may be silent; a
+ * host that vanishes is noticed all the same. */
+function callerOf(request: FastifyRequest, reply: FastifyReply): AbortSignal {
+  const gone = new AbortController()
+  const { socket } = request.raw
+  socket.setTimeout(0)
+  socket.setKeepAlive(true, keepAliveMs)
+  reply.raw.once('close', () => {
+    if (!reply.raw.writableFinished) gone.abort()
+  })
+  return gone.signal
 }
 
 export function addNodeRoutes(

@@ -11,7 +11,9 @@ import {
   LeaseRecord,
   LedgerEntry,
   NodeRecord,
+  TenantUsage,
   type Changes,
+  type LedgerPosition,
   type Snapshot,
   type Store,
 } from './store.js'
@@ -21,7 +23,16 @@ const formatVersion = 2
 const Version = Type.Integer({ minimum: 1 })
 const Epoch = Type.Integer({ minimum: 0 })
 
-const keys = { version: 'meta/version', epoch: 'meta/epoch', owner: 'meta/owner' }
+const Anchor = Type.Object({ bootId: Type.String(), offsetMs: Type.Number() })
+
+const keys = {
+  version: 'meta/version',
+  epoch: 'meta/epoch',
+  clock: 'meta/clock',
+  owner: 'meta/owner',
+}
+// Entries that are read between two turns of the event loop.
+const ledgerPage = 500
 
 /** Changes are refused while the file system has less than `minFreeBytes` left. */
 export function openLmdbStore(dataDir: string, minFreeBytes: number): Store {
@@ -68,9 +79,30 @@ class LmdbStore implements Store {
   load(): Snapshot {
     return {
       epoch: this.#read(keys.epoch, Epoch) ?? 0,
+      clock: this.#read(keys.clock, Anchor),
       leases: [...this.#all('lease', LeaseRecord, (lease) => lease.id)],
       nodes: [...this.#all('node', NodeRecord, (node) => node.name)],
-      ledger: this.#all('ledger', LedgerEntry, (entry) => entry.lease),
+      usage: [...this.#all('usage', TenantUsage, ({ tenant }) => tenant)],
+    }
+  }
+
+  async *ledger(position: LedgerPosition, endMs: number): AsyncGenerator<LedgerEntry> {
+    const end = ledgerKey({ closedMs: endMs, id: '' })
+    let start = ledgerKey(position)
+    for (;;) {
+      // What was read last begins the next page.
+      const page = [...this.#db.getRange({ start, end, limit: ledgerPage + 1 })]
+      const found = page.filter(({ key }) => key !== start)
+      for (const { key } of found) {
+        const entry = this.#read(key, LedgerEntry)
+        if (entry === undefined) continue
+        if (ledgerKey(entry) !== key) throw this.#damaged(`record ${key} is that of ${entry.id}`)
+        yield entry
+      }
+      const last = found.at(-1)
+      if (last === undefined) return
+      start = last.key
+      await new Promise((resolve) => setImmediate(resolve))
     }
   }
 
@@ -134,11 +166,13 @@ class LmdbStore implements Store {
   #write(batch: readonly Changes[]): void {
     const put = (key: string, value: unknown): void => this.#db.putSync(key, JSON.stringify(value))
     this.#db.transactionSync(() => {
-      for (const { epoch, leases, removedLeases, nodes, ledger } of batch) {
+      for (const { epoch, clock, leases, removedLeases, nodes, ledger, usage } of batch) {
         if (epoch !== undefined) put(keys.epoch, epoch)
         for (const lease of leases ?? []) put(`lease/${lease.id}`, lease)
         for (const node of nodes ?? []) put(`node/${node.name}`, node)
-        for (const entry of ledger ?? []) put(`ledger/${entry.lease}`, entry)
+        if (clock !== undefined) put(keys.clock, clock)
+        for (const entry of ledger ?? []) put(ledgerKey(entry), entry)
+        for (const sums of usage ?? []) put(`usage/${sums.tenant}`, sums)
         for (const id of removedLeases ?? []) this.#db.removeSync(`lease/${id}`)
       }
     })
@@ -210,6 +244,11 @@ class LmdbStore implements Store {
       cause === undefined ? {} : { cause },
     )
   }
+}
+
+/** Text that sorts like the time that it begins with. */
+function ledgerKey({ closedMs, id }: LedgerPosition): string {
+  return `ledger/${String(closedMs).padStart(16, '0')}/${id}`
 }
 
 /** LMDB maps the file and believes it: opening what is not a database, or one that was cut off, ends

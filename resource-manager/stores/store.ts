@@ -1,6 +1,7 @@
 // The seam between the resource manager and where its state lives. The manager keeps everything in
 // memory and decides there; a store only has to load once, and to make changes durable in order.
 import { Type, type Static } from 'typebox'
+import type { ClockAnchor } from '../../lib/control/clock.js'
 import { LeaseState } from '../../lib/control/schemas.js'
 
 const closed = { additionalProperties: false }
@@ -18,9 +19,13 @@ export const EndReason = Type.Union([
 ])
 export type EndReason = Static<typeof EndReason>
 
+/** A part of a lease: what it has on one node. */
 export const LeaseRecord = Type.Object(
   {
     id: identifier,
+    /** The lease that it is part of, and which one. */
+    lease: identifier,
+    part: Type.Integer({ minimum: 0, maximum: 1023 }),
     state: LeaseState,
     tenant: identifier,
     node: identifier,
@@ -30,6 +35,12 @@ export const LeaseRecord = Type.Object(
     epoch: Type.Integer({ minimum: 1 }),
     grantedAtMs: time,
     expiresAtMs: time,
+    /** When the notice of its revocation is over. */
+    revokeAtMs: Type.Optional(time),
+    /** When it was over for the client. */
+    endedAtMs: Type.Optional(time),
+    /** The client's own name for its request. */
+    requestId: Type.Optional(Type.String({ minLength: 1 })),
   },
   closed,
 )
@@ -53,48 +64,80 @@ export const NodeRecord = Type.Object(
 )
 export type NodeRecord = Static<typeof NodeRecord>
 
-/** What one closed lease used; written once, never changed. */
+/** What one closed part of a lease used; written once, never changed. */
 export const LedgerEntry = Type.Object(
   {
+    id: identifier,
     lease: identifier,
+    part: Type.Integer({ minimum: 0, maximum: 1023 }),
     tenant: identifier,
     node: identifier,
     cores,
     memoryBytes: time,
-    /** Wall-clock time that the cores were held. */
+    /** From its grant to its end: what the tenant had the cores and the memory for. */
+    leaseMs: time,
+    /** From its first use to the end of its processes, as the node measured it. */
     heldMs: time,
-    /** CPU time of the executors. */
+    /** CPU time of the executors, as the node measured it. */
     cpuMs: time,
+    /** Of leaseMs. */
     coreMs: Type.Number({ minimum: 0 }),
-    /** May exceed 2^53: exact to 16 digits. */
+    /** Of leaseMs; may exceed 2^53: exact to 16 digits. */
     memoryByteMs: Type.Number({ minimum: 0 }),
     startMs: time,
     endMs: time,
+    /** When the node confirmed, and the entry was written: entries are in this order. */
+    closedMs: time,
     reason: EndReason,
   },
   closed,
 )
 export type LedgerEntry = Static<typeof LedgerEntry>
 
+/** The sums of a tenant's ledger entries. */
+export const TenantUsage = Type.Object(
+  {
+    tenant: identifier,
+    /** Each counts once, however many parts it has. */
+    leases: time,
+    leaseMs: time,
+    heldMs: time,
+    cpuMs: time,
+    coreMs: Type.Number({ minimum: 0 }),
+    memoryByteMs: Type.Number({ minimum: 0 }),
+  },
+  closed,
+)
+export type TenantUsage = Static<typeof TenantUsage>
+
+/** A place in the ledger, between entries: after all that closed earlier, or then with a smaller id. */
+export interface LedgerPosition {
+  closedMs: number
+  id: string
+}
+
 export interface Snapshot {
   /** The highest epoch in use, 0 in a new store. */
   epoch: number
+  clock: ClockAnchor | undefined
   leases: LeaseRecord[]
   nodes: NodeRecord[]
-  ledger: Iterable<LedgerEntry>
+  usage: TenantUsage[]
 }
 
 /** What changes together or not at all. */
 export interface Changes {
   epoch?: number
+  clock?: ClockAnchor
   leases?: readonly LeaseRecord[]
   removedLeases?: readonly string[]
   nodes?: readonly NodeRecord[]
   ledger?: readonly LedgerEntry[]
+  usage?: readonly TenantUsage[]
 }
 
 export interface Store {
-  /** Everything, every record checked; a damaged record is an error that names it. */
+  /** Everything but the ledger, every record checked; a damaged record is an error that names it. */
   load(): Snapshot
   /** Throws ERR_RFAAS_UNAVAILABLE when a commit could not succeed now: asked before memory changes,
    * so that a full disk leaves both as they are. */
@@ -104,5 +147,8 @@ export interface Store {
   commit(changes: Changes): Promise<void>
   /** Resolves when all earlier commits are durable. */
   settled(): Promise<void>
+  /** Ledger entries after `position` that closed before `endMs`, in order. It may be long: it is read
+   * in pieces, with the event loop turning in between. */
+  ledger(position: LedgerPosition, endMs: number): AsyncIterable<LedgerEntry>
   close(): Promise<void>
 }

@@ -5,7 +5,7 @@ import { readFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 
 import { openLmdbStore } from '../../resource-manager/stores/lmdb.js'
-import type { Snapshot } from '../../resource-manager/stores/store.js'
+import type { LeaseRecord, LedgerEntry } from '../../resource-manager/stores/store.js'
 import type { Cluster } from './cluster.js'
 import { descendants, isAlive, until, workersOf } from './proc.js'
 
@@ -47,19 +47,21 @@ export class Audit {
     const store = openLmdbStore(folder, 0)
     try {
       const snapshot = store.load()
-      const ledger = [...snapshot.ledger]
+      const ledger: LedgerEntry[] = []
+      const begin = { closedMs: 0, id: '' }
+      for await (const entry of store.ledger(begin, Number.MAX_SAFE_INTEGER)) ledger.push(entry)
       for (const id of this.#granted) {
-        const known = snapshot.leases.some((lease) => lease.id === id)
+        const known = snapshot.leases.some(({ lease }) => lease === id)
         assert(known || ledger.some(({ lease }) => lease === id), `lease ${id} was lost`)
       }
       for (const { id, state } of snapshot.leases) {
         if (state !== 'closed') continue
         assert(
-          ledger.some(({ lease }) => lease === id),
+          ledger.some((entry) => entry.id === id),
           `closed lease ${id} is not in the ledger`,
         )
       }
-      checkIntervals({ ...snapshot, ledger })
+      checkIntervals(snapshot.leases, ledger)
     } finally {
       await store.close()
     }
@@ -80,7 +82,7 @@ export class Audit {
 }
 
 /** From its grant until it was closed a lease has its cores for itself. */
-function checkIntervals({ leases, ledger }: Snapshot): void {
+function checkIntervals(leases: readonly LeaseRecord[], ledger: readonly LedgerEntry[]): void {
   interface Interval {
     lease: string
     begin: number
@@ -98,8 +100,8 @@ function checkIntervals({ leases, ledger }: Snapshot): void {
       intervals.set(key, [...others, interval])
     }
   }
-  for (const { lease, node, cores, startMs, endMs } of ledger) {
-    add(node, cores, { lease, begin: startMs, end: endMs })
+  for (const { lease, node, cores, startMs, closedMs } of ledger) {
+    add(node, cores, { lease, begin: startMs, end: closedMs })
   }
   for (const { id, node, cores, state, grantedAtMs } of leases) {
     if (state !== 'closed') add(node, cores, { lease: id, begin: grantedAtMs, end: Infinity })

@@ -229,6 +229,8 @@ describe('the data directory', () => {
 
   const sound = {
     id: 'l-a',
+    lease: 'l-a',
+    part: 0,
     state: 'granted',
     tenant: 'default',
     node: 'node-a',
@@ -244,7 +246,8 @@ describe('the data directory', () => {
     ['lease/l-a', JSON.stringify({ ...sound, id: 'l-b' }), /record lease\/l-a is that of l-b/],
     ['lease/l-a', JSON.stringify(sound), /lease l-a is on node node-a, which is not recorded/],
     ['node/node-a', '{}', /record node\/node-a: name is missing/],
-    ['ledger/l-a', 'null', /record ledger\/l-a: it is null/],
+    ['usage/default', 'null', /record usage\/default: it is null/],
+    ['meta/clock', '{}', /record meta\/clock: bootId is missing/],
     ['meta/epoch', '-1', /record meta\/epoch: it is -1, must be an integer >= 0/],
     ['meta/version', '1', /has format 1, this version of rfaas reads format 2: use the version/],
   ])('with a damaged record is refused, naming it: %s', async (key, text, message) => {

@@ -1,0 +1,44 @@
+// A lease as its client sees it: the parts put together.
+import type { KeyObject } from 'node:crypto'
+import { isLive, stateOfParts } from '../../lib/control/lease-states.js'
+import type { LeaseGrant, LeaseInfo } from '../../lib/control/schemas.js'
+import { signToken } from '../../lib/control/token.js'
+import { RfaasError } from '../../lib/errors.js'
+import type { LeaseRecord, NodeRecord } from '../stores/store.js'
+
+export type FindNode = (name: string) => NodeRecord | undefined
+
+export function leaseInfo(parts: readonly LeaseRecord[], nodeOf: FindNode): LeaseInfo {
+  const { lease: id, tenant, grantedAtMs } = parts[0]!
+  const expiresAtMs = Math.max(...parts.map((part) => part.expiresAtMs))
+  return {
+    id,
+    state: stateOfParts(parts.map(({ state }) => state)),
+    tenant,
+    memoryBytes: parts.reduce((sum, { memoryBytes }) => sum + memoryBytes, 0),
+    epoch: Math.max(...parts.map(({ epoch }) => epoch)),
+    grantedAt: new Date(grantedAtMs).toISOString(),
+    expiresAt: new Date(expiresAtMs).toISOString(),
+    parts: parts.map(({ id: part, node, cores, memoryBytes, state }) => {
+      const executorManager = nodeOf(node)?.url
+      if (executorManager === undefined) {
+        throw new RfaasError('ERR_RFAAS_INTERNAL', `lease ${part} is on an unknown node`)
+      }
+      return { id: part, node, executorManager, cores, memoryBytes, state }
+    }),
+  }
+}
+
+export function leaseGrant(
+  parts: readonly LeaseRecord[],
+  nodeOf: FindNode,
+  privateKey: KeyObject,
+): LeaseGrant {
+  const tokens = parts.map((part) => (isLive(part.state) ? tokenOf(part, privateKey) : null))
+  return { lease: leaseInfo(parts, nodeOf), tokens }
+}
+
+function tokenOf(part: LeaseRecord, privateKey: KeyObject): string {
+  const { id: lease, tenant, node, cores, memoryBytes, epoch, expiresAtMs } = part
+  return signToken({ lease, tenant, node, cores, memoryBytes, epoch, expiresAtMs }, privateKey)
+}
