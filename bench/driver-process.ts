@@ -1,12 +1,9 @@
 // The parent's side of child.ts.
-import { fork, type ChildProcess } from 'node:child_process'
+import { type ChildProcess } from 'node:child_process'
 import { join } from 'node:path'
 
-import type { MeasureRequest, Reply, Request } from './child.js'
-import { pin, type Cores } from './cores.js'
-import type { DriverOptions } from './drivers/driver.js'
-import type { DriverName } from './drivers/index.js'
-import type { Round } from './timing.js'
+import type { Commands, Reply, Request } from './child.js'
+import { forkOn } from './cores.js'
 
 export class DriverProcess {
   readonly #child: ChildProcess
@@ -15,36 +12,28 @@ export class DriverProcess {
     this.#child = child
   }
 
-  /** Starts the driver and keeps its process on the client's core. */
-  static async start(
-    driver: DriverName,
-    cores: Cores,
-    options: DriverOptions,
-  ): Promise<DriverProcess> {
-    const child = fork(join(import.meta.dirname, 'child.js'))
-    const started = new DriverProcess(child)
+  /** A process with all of its threads on the client's core. */
+  static start(core: number): DriverProcess {
+    return new DriverProcess(forkOn([core], join(import.meta.dirname, 'child.js')))
+  }
+
+  /** The same with its driver open. */
+  static async open(core: number, ask: Commands['open']['ask']): Promise<DriverProcess> {
+    const started = DriverProcess.start(core)
     try {
-      await started.#ask({ open: driver, options })
+      await started.ask('open', ask)
+      return started
     } catch (error) {
-      child.kill()
+      started.kill()
       throw error
     }
-    pin(child.pid!, cores.client)
-    return started
   }
 
-  async measure(request: MeasureRequest): Promise<Round> {
-    const round = await this.#ask(request)
-    if (round === null) throw new Error('the driver measured nothing')
-    return round
-  }
-
-  async close(): Promise<void> {
-    if (this.#child.exitCode === null && this.#child.connected) await this.#ask('close')
-    this.#child.kill()
-  }
-
-  #ask(request: Request): Promise<Round | null> {
+  /** Asks one thing at a time. */
+  ask<Name extends keyof Commands>(
+    command: Name,
+    ask: Commands[Name]['ask'],
+  ): Promise<Commands[Name]['answer']> {
     return new Promise((resolve, reject) => {
       const child = this.#child
       const settle = (): void => {
@@ -53,7 +42,7 @@ export class DriverProcess {
       }
       const onMessage = (reply: Reply): void => {
         settle()
-        if ('done' in reply) resolve(reply.done)
+        if ('answer' in reply) resolve(reply.answer as Commands[Name]['answer'])
         else reject(new Error(reply.failed))
       }
       const onExit = (code: number | null, signal: string | null): void => {
@@ -62,11 +51,21 @@ export class DriverProcess {
       }
       child.on('message', onMessage)
       child.on('exit', onExit)
-      child.send(request, (error) => {
+      child.send({ command, ask } as Request, (error) => {
         if (error === null) return
         settle()
         reject(error)
       })
     })
+  }
+
+  /** Closes the driver, and ends the process. */
+  async close(): Promise<void> {
+    if (this.#child.exitCode === null && this.#child.connected) await this.ask('close', null)
+    this.kill()
+  }
+
+  kill(): void {
+    this.#child.kill()
   }
 }

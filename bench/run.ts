@@ -1,129 +1,115 @@
-// The benchmarks: npm run bench -- latency --json results.json
-import { execFile } from 'node:child_process'
+// The benchmarks: npm run bench -- [TRIAL…] --json FILE --html FILE
 import { writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
-import { promisify } from 'node:util'
 import { Command, InvalidArgumentError, Option } from 'commander'
 
-import { startLocalCluster } from '../lib/local-cluster.js'
-import { formatBytes, parseBytes } from '../lib/units.js'
-import { chooseCores, type Cores } from './cores.js'
-import { DriverProcess } from './driver-process.js'
+import { parseBytes } from '../lib/units.js'
+import { compareFiles } from './compare.js'
 import { drivers, type DriverName } from './drivers/index.js'
-import { describeMachine, root, type Machine } from './machine.js'
-import { formatNs, formatRatio, formatTable, type Column } from './table.js'
-import { trials, type TrialResult } from './trials.js'
+import { describe } from './machine.js'
+import { measure } from './measure.js'
+import { renderPage } from './report/page.js'
+import { readResults, type ResultFile } from './results.js'
+import { formatResults } from './table.js'
+import { evaluateTargets, formatTargets, targetTrials } from './targets.js'
+import { trials } from './trials/index.js'
+import type { RunOptions } from './trials/trial.js'
 
-interface Options {
-  json?: string
+interface Options extends Partial<RunOptions> {
   provider: 'shm' | 'verbs'
-  drivers?: DriverName[]
-  payloads?: number[]
-  samples?: number
   rounds: number
   budget: number
   cores?: string
+  json?: string
+  html?: string
 }
 
-const columns: readonly Column<TrialResult>[] = [
-  { title: 'payload', text: ({ payloadBytes }) => formatBytes(payloadBytes) },
-  { title: 'driver', text: ({ driver }) => driver, align: 'left' },
-  { title: 'samples', text: ({ samples }) => String(samples) },
-  { title: 'min', text: ({ minNs }) => formatNs(minNs) },
-  { title: 'p50', text: ({ p50Ns }) => formatNs(p50Ns) },
-  { title: 'p99', text: ({ p99Ns }) => formatNs(p99Ns) },
-  { title: 'p99.9', text: ({ p999Ns }) => formatNs(p999Ns) },
-  { title: 'batch', text: ({ batchNs }) => (batchNs === undefined ? '' : formatNs(batchNs)) },
-  // The floor beside this driver: the machine's pace may differ from driver to driver.
-  { title: 'its floor', text: ({ floorP50Ns }) => formatNs(floorP50Ns) },
-  { title: '× floor', text: ({ ratioToFloor }) => formatRatio(ratioToFloor) },
-  {
-    title: 'over the rounds',
-    text: ({ ratioMin, ratioMax }) => `${formatRatio(ratioMin)} to ${formatRatio(ratioMax)}`,
-  },
-]
-
-async function main(): Promise<void> {
-  const { names, options } = parse()
-  const cores = chooseCores(options.cores)
-  const machine = describeMachine(options.provider, cores)
-  await promisify(execFile)(process.execPath, [join(root, 'examples', 'build.mjs')])
-  introduce(machine)
-  // The managers live in this process, which rests while a driver measures.
-  const cluster = await startLocalCluster({ cores: String(cores.worker), memory: '1GiB' })
-  const results: TrialResult[] = []
-  try {
-    for (const name of names) {
-      const rows = await runTrial(name, options, cores, cluster.url)
-      results.push(...rows)
-      console.log(`\n${name}: ${trials[name]!.description}\n\n${formatTable(columns, rows)}`)
+const program = new Command('bench')
+  .description('Measures rfaas against the floor of its provider and against its peers.')
+  .argument('[trials...]', `which: ${Object.keys(trials).join(', ')} (default: all)`, trialNames)
+  .option('--json <file>', 'write the results to this file')
+  .option('--html <file>', 'write the report to this file')
+  .addOption(new Option('--provider <name>').choices(['shm', 'verbs']).default('shm'))
+  .option('--drivers <names>', `only these of ${Object.keys(drivers).join(',')}`, driverList)
+  .option('--payloads <sizes>', 'for example 8,1KiB,64KiB', payloadList)
+  .option('--samples <count>', 'per round and point; default: what the trial thinks right', count)
+  .option('--rounds <count>', 'each with a new process per driver', count, 5)
+  .option('--budget <ms>', 'a measurement of something slow ends after this', count, 500)
+  .option('--cores <client,worker,…>', 'as in 0,2-5; default: all that may be used')
+  .action(async (names: string[], options: Options) => {
+    const file = await run(names.length > 0 ? names : Object.keys(trials), options)
+    console.log(formatResults(file.results))
+    for (const { trial, driver, reason } of file.skipped) {
+      console.log(`${trial}: ${driver} was not measured: ${reason}`)
     }
-    if (options.json !== undefined) {
-      await writeFile(options.json, JSON.stringify({ machine, trials: results }, null, 2) + '\n')
-      console.log(`\nwritten to ${options.json}`)
-    }
-  } finally {
-    await cluster.close()
-  }
-}
+  })
 
-async function runTrial(
-  name: string,
-  options: Options,
-  cores: Cores,
-  url: string,
-): Promise<TrialResult[]> {
-  const trial = trials[name]!
-  const payloads = options.payloads ?? trial.payloads
-  const results: TrialResult[] = []
-  for (const driver of options.drivers ?? trial.drivers) {
-    console.error(`${name}: ${driver}: ${drivers[driver].description}`)
-    const child = await DriverProcess.start(driver, cores, {
-      url,
+program
+  .command('compare')
+  .description('Says what changed from A to B beyond noise; exit code 1 if something got worse.')
+  .argument('<A.json>')
+  .argument('<B.json>')
+  .option('--force', 'although they are of different machines')
+  .action(async (a: string, b: string, { force = false }: { force?: boolean }) => {
+    const { text, worse } = compareFiles(await readResults(a), await readResults(b), { force })
+    console.log(text)
+    if (worse > 0) process.exitCode = 1
+  })
+
+program
+  .command('targets')
+  .description('Says which targets are met, from result files or from a new run of their trials.')
+  .argument('[files...]', 'written by --json; later ones win')
+  .action(async (files: string[]) => {
+    const measured =
+      files.length > 0
+        ? await Promise.all(files.map(readResults))
+        : [await run(targetTrials, program.opts<Options>())]
+    console.log(formatTargets(evaluateTargets(measured)))
+  })
+
+program
+  .command('report')
+  .description('Makes the report of a result file.')
+  .argument('<file.json>')
+  .argument('<file.html>')
+  .action(async (from: string, to: string) => {
+    await writeFile(to, renderPage(await readResults(from)))
+    console.log(`written to ${to}`)
+  })
+
+async function run(names: readonly string[], options: Options): Promise<ResultFile> {
+  const file = await measure(
+    names,
+    {
       provider: options.provider,
-      workerCore: cores.worker,
-      maxPayloadBytes: Math.max(...payloads),
-    })
-    try {
-      const { provider, samples, rounds, budget } = options
-      const context = { driver, provider, cores, payloads, samples, rounds, budgetMs: budget }
-      results.push(...(await trial.run(child, context)))
-    } finally {
-      await child.close()
-    }
-  }
-  return [...trial.shared(results), ...results].sort((a, b) => a.payloadBytes - b.payloadBytes)
-}
-
-function introduce(machine: Machine): void {
-  const { cpu, cores, kernel, node, provider, device, clientCore, workerCore, clockNs } = machine
-  console.log(`${cores} × ${cpu}, ${kernel}, Node ${node}, commit ${machine.commit}`)
-  console.log(
-    `${provider} on ${device}; client on core ${clientCore}, worker on core ${workerCore}`,
+      drivers: options.drivers,
+      payloads: options.payloads,
+      samples: options.samples,
+      rounds: options.rounds,
+      budgetMs: options.budget,
+    },
+    options.cores,
+    (machine) => console.log(describe(machine).join('\n')),
+    (text) => console.error(text),
   )
-  if (!machine.pinned) console.log('taskset(1) is missing: the client is not kept on its core')
-  console.log(`round trips; reading the clock takes ${clockNs} ns of each sample`)
+  if (options.json !== undefined) {
+    await writeFile(options.json, JSON.stringify(file, null, 1) + '\n')
+    console.log(`written to ${options.json}`)
+  }
+  if (options.html !== undefined) {
+    await writeFile(options.html, renderPage(file))
+    console.log(`written to ${options.html}`)
+  }
+  return file
 }
 
-function parse(): { names: string[]; options: Options } {
-  const command = new Command('bench')
-    .description('Measures rfaas against the floor of its provider and against HTTP. Round trips.')
-    .argument('[trials...]', `which: ${Object.keys(trials).join(', ')} (default: all)`)
-    .option('--json <file>', 'write the results to this file')
-    .addOption(new Option('--provider <name>').choices(['shm', 'verbs']).default('shm'))
-    .option('--drivers <names>', `only these of ${Object.keys(drivers).join(',')}`, driverList)
-    .option('--payloads <sizes>', 'for example 8,1KiB,64KiB', payloadList)
-    .option('--samples <count>', 'per round and payload', count)
-    .option('--rounds <count>', 'of the driver, each between two of the floor', count, 7)
-    .option('--budget <ms>', 'a round of a slow driver ends after this', count, 1500)
-    .option('--cores <client,worker>', 'default: the first two that may be used')
-    .parse()
-  const names = command.args.length > 0 ? command.args : Object.keys(trials)
-  const unknown = names.find((name) => !Object.hasOwn(trials, name))
-  if (unknown !== undefined) {
-    command.error(`trial '${unknown}' is unknown: must be of ${Object.keys(trials).join(', ')}`)
+function trialNames(name: string, before: string[] = []): string[] {
+  if (!Object.hasOwn(trials, name)) {
+    throw new InvalidArgumentError(
+      `trial '${name}' is unknown: must be of ${Object.keys(trials).join(', ')}`,
+    )
   }
-  return { names, options: command.opts<Options>() }
+  return [...before, name]
 }
 
 function driverList(text: string): DriverName[] {
@@ -151,7 +137,7 @@ function count(text: string): number {
   return value
 }
 
-main().catch((error: unknown) => {
+program.parseAsync().catch((error: unknown) => {
   console.error(`bench: ${error instanceof Error ? error.message : String(error)}`)
   process.exitCode = 1
 })

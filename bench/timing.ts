@@ -1,95 +1,159 @@
 // The loops that take times. They do nothing between the two looks at the clock but the call.
-import { summarize, type Summary } from './statistics.js'
+import { distributionOf, median, type Distribution } from './statistics.js'
 
 /** One operation of a driver. A process has one of them, so the compiler sees one target only. */
 export type Operation =
   { readonly kind: 'sync'; call(): void } | { readonly kind: 'async'; call(): Promise<void> }
 
 export interface Limits {
-  /** Round trips to measure. */
+  /** Calls to measure. */
   samples: number
   /** What is slow stops when this is over, with fewer. */
   budgetMs: number
 }
 
-export interface Round extends Summary {
+/** Calls one after the other. */
+export interface LatencyRound extends Distribution {
   /** Median over batches of a batch's time divided by its calls: the clock is all but out of it. */
   batchNs: number
 }
 
-const callsPerBatch = 32
-// Batches get a quarter of the time and of the calls.
-const batchShare = 4
-// Reading the clock for the budget is not part of a sample, but it is not free either.
-const samplesPerLook = 64
+/** Many calls at a time. */
+export interface RateRound {
+  calls: number
+  elapsedNs: number
+}
 
-export function measure(operation: Operation, limits: Limits): Promise<Round> {
-  return operation.kind === 'sync'
-    ? Promise.resolve(measureSync(() => operation.call(), limits))
-    : measureAsync(() => operation.call(), limits)
+const callsPerBatch = 32
+// Batches get a quarter of the time and of the calls, and so does the warm-up.
+const share = 4
+// Reading the clock for the budget is not part of a sample, but it is not free either.
+const callsPerLook = 64
+const slowNs = 1_000_000
+
+/** Warms up, and throws that away; then measures. */
+export async function measureLatency(operation: Operation, limits: Limits): Promise<LatencyRound> {
+  const fewer = {
+    samples: Math.ceil(limits.samples / share),
+    budgetMs: limits.budgetMs / share,
+  }
+  if (operation.kind === 'sync') {
+    const call = (): void => operation.call()
+    timeSync(call, fewer)
+    const times = timeSync(call, limits)
+    return { ...distributionOf(times), batchNs: batchesSync(call, batchLimits(times, fewer)) }
+  }
+  const call = (): Promise<void> => operation.call()
+  await timeAsync(call, fewer)
+  const times = await timeAsync(call, limits)
+  return { ...distributionOf(times), batchNs: await batchesAsync(call, batchLimits(times, fewer)) }
+}
+
+/** `depth` calls in flight; a synchronous operation has one at a time. Calls `begin` after the
+ * warm-up. */
+export async function measureRate(
+  operation: Operation,
+  depth: number,
+  limits: Limits,
+  begin: () => void,
+): Promise<RateRound> {
+  await rate(operation, depth, {
+    samples: Math.ceil(limits.samples / share),
+    budgetMs: limits.budgetMs / share,
+  })
+  begin()
+  return rate(operation, depth, limits)
 }
 
 /** What a sample costs that has nothing in it: it is part of every other sample. */
 export function clockCostNs(): number {
-  const samples = 100_000
   const nothing = (): void => undefined
-  timeSync(nothing, new Float64Array(samples), Infinity)
-  const times = new Float64Array(samples)
-  timeSync(nothing, times, Infinity)
-  return summarize(times).p50Ns
+  const limits = { samples: 100_000, budgetMs: Infinity }
+  timeSync(nothing, limits)
+  return distributionOf(timeSync(nothing, limits)).p50Ns
 }
 
-function measureSync(call: () => void, { samples, budgetMs }: Limits): Round {
+function timeSync(call: () => void, { samples, budgetMs }: Limits): Float64Array {
   const times = new Float64Array(samples)
-  const taken = timeSync(call, times, performance.now() + budgetMs)
-  const summary = summarize(times.subarray(0, taken))
-  const batches = new Float64Array(batchCount(taken))
-  const end = performance.now() + budgetMs / batchShare
+  const end = performance.now() + budgetMs
   let done = 0
-  while (done < batches.length && (done === 0 || performance.now() < end)) {
-    const begin = process.hrtime.bigint()
-    for (let i = 0; i < callsPerBatch; ++i) call()
-    batches[done++] = Number(process.hrtime.bigint() - begin) / callsPerBatch
-  }
-  return { ...summary, batchNs: summarize(batches.subarray(0, done)).p50Ns }
-}
-
-function timeSync(call: () => void, times: Float64Array, end: number): number {
-  let done = 0
-  while (done < times.length) {
+  while (done < samples) {
     const begin = process.hrtime.bigint()
     call()
     times[done++] = Number(process.hrtime.bigint() - begin)
-    if (done % samplesPerLook === 0 && performance.now() >= end) break
+    if (looks(done, times[done - 1]!) && performance.now() >= end) break
   }
-  return done
+  return times.subarray(0, done)
 }
 
-async function measureAsync(
+async function timeAsync(
   call: () => Promise<void>,
   { samples, budgetMs }: Limits,
-): Promise<Round> {
+): Promise<Float64Array> {
   const times = new Float64Array(samples)
-  let end = performance.now() + budgetMs
-  let taken = 0
-  while (taken < samples) {
+  const end = performance.now() + budgetMs
+  let done = 0
+  while (done < samples) {
     const begin = process.hrtime.bigint()
     await call()
-    times[taken++] = Number(process.hrtime.bigint() - begin)
-    if (taken % samplesPerLook === 0 && performance.now() >= end) break
+    times[done++] = Number(process.hrtime.bigint() - begin)
+    if (looks(done, times[done - 1]!) && performance.now() >= end) break
   }
-  const summary = summarize(times.subarray(0, taken))
-  const batches = new Float64Array(batchCount(taken))
-  end = performance.now() + budgetMs / batchShare
-  let done = 0
-  while (done < batches.length && (done === 0 || performance.now() < end)) {
-    const begin = process.hrtime.bigint()
-    for (let i = 0; i < callsPerBatch; ++i) await call()
-    batches[done++] = Number(process.hrtime.bigint() - begin) / callsPerBatch
-  }
-  return { ...summary, batchNs: summarize(batches.subarray(0, done)).p50Ns }
+  return times.subarray(0, done)
 }
 
-function batchCount(samples: number): number {
-  return Math.max(1, Math.floor(samples / batchShare / callsPerBatch))
+/** Whether it is time to look at the clock: after a slow call always. */
+function looks(done: number, lastNs: number): boolean {
+  return done % callsPerLook === 0 || lastNs > slowNs
+}
+
+function batchLimits(times: Float64Array, { budgetMs }: Limits): Limits {
+  return { samples: Math.max(1, Math.floor(times.length / share / callsPerBatch)), budgetMs }
+}
+
+function batchesSync(call: () => void, { samples, budgetMs }: Limits): number {
+  const batches: number[] = []
+  const end = performance.now() + budgetMs
+  do {
+    const begin = process.hrtime.bigint()
+    for (let i = 0; i < callsPerBatch; ++i) call()
+    batches.push(Number(process.hrtime.bigint() - begin) / callsPerBatch)
+  } while (batches.length < samples && performance.now() < end)
+  return median(batches)
+}
+
+async function batchesAsync(
+  call: () => Promise<void>,
+  { samples, budgetMs }: Limits,
+): Promise<number> {
+  const batches: number[] = []
+  const end = performance.now() + budgetMs
+  do {
+    const begin = process.hrtime.bigint()
+    for (let i = 0; i < callsPerBatch; ++i) await call()
+    batches.push(Number(process.hrtime.bigint() - begin) / callsPerBatch)
+  } while (batches.length < samples && performance.now() < end)
+  return median(batches)
+}
+
+async function rate(
+  operation: Operation,
+  depth: number,
+  { samples, budgetMs }: Limits,
+): Promise<RateRound> {
+  const end = performance.now() + budgetMs
+  let calls = 0
+  let over = false
+  const lane = async (): Promise<void> => {
+    while (!over) {
+      const result = operation.call()
+      if (++calls >= samples || (calls % callsPerLook === 0 && performance.now() >= end)) {
+        over = true
+      }
+      if (operation.kind === 'async') await result
+    }
+  }
+  const begin = process.hrtime.bigint()
+  await Promise.all(Array.from({ length: depth }, lane))
+  return { calls, elapsedNs: Number(process.hrtime.bigint() - begin) }
 }

@@ -46,7 +46,12 @@
       "native/sandbox/seccomp.cc"
     ],
     "floor_sources": [
-      "native/bench/floor.cc"
+      "native/bench/main.cc",
+      "native/bench/options.cc",
+      "native/bench/endpoint.cc",
+      "native/bench/fabric_modes.cc",
+      "native/bench/host_modes.cc",
+      "native/bench/report.cc"
     ],
     "test_sources": [
       "native/test/fabric_test.cc",

@@ -1,36 +1,40 @@
-// A function behind HTTP, as fast as Node makes it without a gateway: Fastify in its own process,
-// one connection that is kept open. The client is node:http with an agent: the global fetch took four
+// Functions behind HTTP, as fast as Node makes them without a gateway: a server in its own process,
+// connections that are kept open. The client is node:http with an agent: the global fetch took four
 // times as long for small payloads and twice as long for large ones.
-import { fork, type ChildProcess } from 'node:child_process'
-import { once } from 'node:events'
 import { Agent, request } from 'node:http'
-import { join } from 'node:path'
 
-import { pin } from '../cores.js'
-import type { Driver, Session } from './driver.js'
+import type { Driver, OpenOptions, Session } from './driver.js'
+import { startServers, type Servers } from './servers.js'
 
-export const http: Driver = {
-  description: 'POST to a Fastify server in another process, connection kept open',
-  open: async ({ workerCore, maxPayloadBytes }) => {
-    const server = fork(join(import.meta.dirname, 'http-server.js'), [String(maxPayloadBytes)])
-    const [port] = (await once(server, 'message')) as [number]
-    pin(server.pid!, workerCore)
-    return session(server, port)
-  },
+export const fastify: Driver = {
+  description: 'POST to a Fastify server in another process, connections kept open',
+  kind: 'peer',
+  open: async (options, step) => session(await startServers('fastify', options, step), options),
 }
 
-function session(server: ChildProcess, port: number): Session {
-  const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+export const functionsFramework: Driver = {
+  description: 'POST to @google-cloud/functions-framework, connections kept open',
+  kind: 'peer',
+  open: async (options, step) =>
+    session(await startServers('functions-framework', options, step), options),
+}
+
+function session(servers: Servers, options: OpenOptions): Session {
+  const { ports } = servers
+  const agent = new Agent({ keepAlive: true, maxSockets: Math.max(1, options.depth) })
+  const path = `/${options.function}`
+  let next = 0
   let input: Uint8Array = new Uint8Array(0)
   let output: Uint8Array = new Uint8Array(0)
   const post = (): Promise<void> =>
     new Promise((resolve, reject) => {
+      const port = ports[next++ % ports.length]
       const headers = {
         'content-type': 'application/octet-stream',
         'content-length': input.byteLength,
       }
       const sent = request(
-        { host: '127.0.0.1', port, path: '/echo', method: 'POST', agent, headers },
+        { host: '127.0.0.1', port, path, method: 'POST', agent, headers },
         (response) => {
           const chunks: Buffer[] = []
           response.on('data', (chunk: Buffer) => chunks.push(chunk))
@@ -51,11 +55,10 @@ function session(server: ChildProcess, port: number): Session {
       input = payload
     },
     result: () => output,
+    servers: servers.pids,
     close: async () => {
       agent.destroy()
-      const exited = once(server, 'exit')
-      server.disconnect()
-      await exited
+      await servers.close()
     },
   }
 }

@@ -1,14 +1,22 @@
 // By the names that tables, files and the command line use.
+import { direct } from './direct.js'
 import type { Driver } from './driver.js'
-import { http } from './http.js'
-import { invoke, invokeSync, nodeFunction, warm } from './rfaas.js'
+import { grpc } from './grpc.js'
+import { fastify, functionsFramework } from './http.js'
+import { piscina } from './piscina.js'
+import { invoke, invokeSync, nodeAwaited, nodeSync, warm } from './rfaas.js'
 
 export const drivers = {
   invokeSync,
   invoke,
   warm,
-  node: nodeFunction,
-  http,
+  node: nodeSync,
+  nodeAwaited,
+  direct,
+  piscina,
+  grpc,
+  fastify,
+  functionsFramework,
 } satisfies Record<string, Driver>
 
 export type DriverName = keyof typeof drivers

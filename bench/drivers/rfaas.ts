@@ -1,69 +1,130 @@
-// rfaas itself: a lease of one core and the echo function of the hello package.
-import { join } from 'node:path'
+// rfaas itself: a lease of some cores and the function on them.
+import { appendFile, copyFile, mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { extname, join } from 'node:path'
 
 import { Client, type DeployOptions, type Functions } from '../../lib/index.js'
-import { root } from '../machine.js'
+import { javascriptModule, nativePackages, type FunctionName } from '../functions/functions.js'
 import type { Operation } from '../timing.js'
-import type { Driver, DriverOptions, Session } from './driver.js'
+import { onAnswer } from './control-requests.js'
+import type { Driver, Session, Step } from './driver.js'
 
-const native = join(root, 'build', 'examples', 'hello.so')
-const javascript = join(root, 'examples', 'hello', 'hello.mjs')
+type Calls = Pick<Session, 'operation' | 'use' | 'result'>
 
-export const invokeSync: Driver = {
-  description: 'invokeSync of a native function, hot, registered memory',
-  open: (options) => open(options, native, {}, spinning),
+interface Way {
+  description: string
+  runtime: 'native' | 'node'
+  calls: (functions: Functions, name: FunctionName) => Calls
+  deploy?: DeployOptions
 }
 
-export const invoke: Driver = {
-  description: 'awaited invoke of a native function, hot',
-  open: (options) => open(options, native, {}, awaited),
-}
+export const invokeSync = driver({
+  description: 'invokeSync of a native function, both sides spin, registered memory',
+  runtime: 'native',
+  calls: spinning,
+})
 
-export const warm: Driver = {
+export const invoke = driver({
+  description: 'awaited invoke of a native function, both sides spin',
+  runtime: 'native',
+  calls: awaited,
+})
+
+export const warm = driver({
   description: 'awaited invoke of a native function, both sides sleep in between',
-  open: (options) => open(options, native, { hotTimeout: 0, hotWait: 0 }, awaited),
-}
+  runtime: 'native',
+  calls: awaited,
+  deploy: { hotTimeout: 0, hotWait: 0 },
+})
 
-export const nodeFunction: Driver = {
-  description: 'invokeSync of a JavaScript function, hot, registered memory',
-  open: (options) => open(options, javascript, {}, spinning),
-}
+export const nodeSync = driver({
+  description: 'invokeSync of a JavaScript function, both sides spin, registered memory',
+  runtime: 'node',
+  calls: spinning,
+})
 
-// The smallest slot that can be deployed.
+export const nodeAwaited = driver({
+  description: 'awaited invoke of a JavaScript function, both sides spin',
+  runtime: 'node',
+  calls: awaited,
+})
+
+// The smallest slot that can be deployed, and the most slots that a worker has.
 const leastSlotBytes = 64
+const mostSlots = 1024
+const roomForCode = 256 * 1024 * 1024
 
-type Calls = Omit<Session, 'close'>
-
-async function open(
-  options: DriverOptions,
-  path: string,
-  deploy: DeployOptions,
-  calls: (functions: Functions) => Calls,
-): Promise<Session> {
-  const client = await Client.connect(options.url)
-  try {
-    const lease = await client.lease({ cores: 1, memory: '256MiB' })
-    const bytes = Math.max(leastSlotBytes, options.maxPayloadBytes)
-    const functions = await lease.deploy(path, {
-      payload: bytes,
-      output: bytes,
-      provider: options.provider,
-      ...deploy,
-    })
-    return { ...calls(functions), close: () => client.close() }
-  } catch (error) {
-    await client.close()
-    throw error
+function driver({ description, runtime, calls, deploy }: Way): Driver {
+  return {
+    description,
+    kind: 'rfaas',
+    open: async (options, step) => {
+      const { url, workerCores, function: name } = options
+      const path = runtime === 'native' ? nativePackages[name] : javascriptModule
+      const code = options.firstTime === true ? await unseen(path) : undefined
+      const client = await Client.connect(url)
+      try {
+        const slotBytes = Math.max(leastSlotBytes, options.maxPayloadBytes)
+        const slots = Math.min(mostSlots, Math.ceil(options.depth / workerCores.length) + 1)
+        const perWorker = roomForCode + 2 * slots * slotBytes
+        step('begin')
+        const lease = await client.lease({
+          cores: workerCores.length,
+          memory: workerCores.length * perWorker,
+        })
+        step('lease')
+        const functions = await watchDeploy(step, () =>
+          lease.deploy(code?.path ?? path, {
+            payload: slotBytes,
+            output: slotBytes,
+            slots,
+            provider: options.provider,
+            ...deploy,
+          }),
+        )
+        step('connect')
+        return { ...calls(functions, name), servers: [], close: () => client.close() }
+      } catch (error) {
+        await client.close()
+        throw error
+      } finally {
+        await code?.remove()
+      }
+    },
   }
 }
 
-function spinning(functions: Functions): Calls {
+/** The parts of a deployment end with the answers to its requests. */
+async function watchDeploy<T>(step: Step, deploy: () => Promise<T>): Promise<T> {
+  const stop = onAnswer((method, path) => {
+    if (path.startsWith('/v1/code/')) step('code')
+    if (method === 'POST' && path.startsWith('/v1/executors')) step('spawn')
+  })
+  try {
+    return await deploy()
+  } finally {
+    stop()
+  }
+}
+
+/** A copy that no node has seen: its hash is another one. Loaders do not mind what is behind the end
+ * of a shared library, nor a comment. */
+async function unseen(path: string): Promise<{ path: string; remove: () => Promise<void> }> {
+  const folder = await mkdtemp(join(tmpdir(), 'rfaas-bench-'))
+  const copy = join(folder, `copy${extname(path)}`)
+  await copyFile(path, copy)
+  await appendFile(copy, `\n// ${folder}\n`)
+  return { path: copy, remove: () => rm(folder, { recursive: true }) }
+}
+
+function spinning(functions: Functions, name: FunctionName): Calls {
   let input = functions.allocate(8)
   let output = functions.allocate(8)
+  let length = 0
   const operation: Operation = {
     kind: 'sync',
     call: () => {
-      functions.invokeSync('echo', input, output)
+      length = functions.invokeSync(name, input, output)
     },
   }
   return {
@@ -76,17 +137,17 @@ function spinning(functions: Functions): Calls {
       input.set(payload)
       output.fill(0)
     },
-    result: () => output,
+    result: () => output.subarray(0, length),
   }
 }
 
-function awaited(functions: Functions): Calls {
+function awaited(functions: Functions, name: FunctionName): Calls {
   let input = functions.allocate(8)
   let output: Uint8Array = new Uint8Array(0)
   const operation: Operation = {
     kind: 'async',
     call: async () => {
-      output = await functions.invoke('echo', input)
+      output = await functions.invoke(name, input)
     },
   }
   return {

@@ -1,33 +1,27 @@
 import { describe, expect, test } from 'vitest'
 
-import { ratiosToFloor } from '../../bench/latency.js'
-import { combine, median, summarize, type Summary } from '../../bench/statistics.js'
+import { findResult, quotient, Recorder } from '../../bench/results.js'
+import {
+  combine,
+  curvePercents,
+  distributionOf,
+  distributionOfCounts,
+  median,
+  spreadOf,
+} from '../../bench/statistics.js'
+import { point, times } from './results.js'
 
-const summary = (p50Ns: number): Summary => ({
-  samples: 10,
-  minNs: p50Ns / 2,
-  p50Ns,
-  p99Ns: p50Ns * 2,
-  p999Ns: p50Ns * 3,
-  maxNs: p50Ns * 4,
-})
-
-describe('statistics', () => {
+describe('distributions', () => {
   test('the percentiles of 1 to 1000 are exact', () => {
-    const times = Float64Array.from({ length: 1000 }, (_, i) => 1000 - i)
-    expect(summarize(times)).toEqual({
-      samples: 1000,
-      minNs: 1,
-      p50Ns: 500,
-      p99Ns: 990,
-      p999Ns: 999,
-      maxNs: 1000,
+    const measured = distributionOf(Float64Array.from({ length: 1000 }, (_, i) => 1000 - i))
+    expect(measured).toMatchObject({
+      ...{ samples: 1000, minNs: 1, p50Ns: 500, p90Ns: 900, p99Ns: 990, p999Ns: 999, maxNs: 1000 },
     })
   })
 
   test('percentiles of large values are right to a tenth of a per cent and not beyond the largest', () => {
     const times = Float64Array.from({ length: 999 }, (_, i) => (i + 1) * 123_457)
-    const { p50Ns, p99Ns, p999Ns, maxNs } = summarize(times)
+    const { p50Ns, p99Ns, p999Ns, maxNs } = distributionOf(times)
     expect(Math.abs(p50Ns / (500 * 123_457) - 1)).toBeLessThan(0.001)
     expect(Math.abs(p99Ns / (990 * 123_457) - 1)).toBeLessThan(0.0011)
     expect(maxNs).toBe(999 * 123_457)
@@ -35,12 +29,31 @@ describe('statistics', () => {
   })
 
   test('a single sample is all of its percentiles', () => {
-    const only = { samples: 1, minNs: 70, p50Ns: 70, p99Ns: 70, p999Ns: 70, maxNs: 70 }
-    expect(summarize(Float64Array.of(70))).toEqual(only)
+    const only = distributionOf(Float64Array.of(70))
+    expect(new Set([...only.curveNs, only.minNs, only.p50Ns, only.p999Ns, only.maxNs])).toEqual(
+      new Set([70]),
+    )
+  })
+
+  test('times that were counted are the same as times one by one', () => {
+    const counted = distributionOfCounts([
+      [10, 3],
+      [20, 1],
+    ])
+    expect(counted).toEqual(distributionOf(Float64Array.of(10, 20, 10, 10)))
+  })
+
+  test('the curve rises from the smallest sample to the largest', () => {
+    const { curveNs, minNs, maxNs } = distributionOf(
+      Float64Array.from({ length: 500 }, (_, i) => (i * 7919) % 1000),
+    )
+    expect(curveNs).toHaveLength(curvePercents.length)
+    expect(curveNs).toEqual([...curveNs].sort((a, b) => a - b))
+    expect([curveNs[0], curveNs.at(-1)]).toEqual([minNs, maxNs])
   })
 
   test('no samples are refused, not summarized', () => {
-    expect(() => summarize(new Float64Array(0))).toThrow('no samples')
+    expect(() => distributionOf(new Float64Array(0))).toThrow('no samples')
     expect(() => median([])).toThrow('no values')
   })
 
@@ -50,19 +63,58 @@ describe('statistics', () => {
   })
 
   test('rounds combine to the medians of their percentiles, all samples and the true extremes', () => {
-    expect(combine([summary(100), summary(1000), summary(200)])).toEqual({
-      samples: 30,
-      minNs: 50,
-      p50Ns: 200,
-      p99Ns: 400,
-      p999Ns: 600,
-      maxNs: 4000,
+    const rounds = [100, 1000, 200].map((ns) => distributionOf(Float64Array.of(ns, ns, ns * 4)))
+    expect(combine(rounds)).toMatchObject({
+      ...{ samples: 9, minNs: 100, p50Ns: 200, p99Ns: 800, maxNs: 4000 },
     })
   })
+})
 
-  test('each round is divided by the floors before and after it', () => {
-    const rounds = [summary(300), summary(900)]
-    const floors = [summary(100), summary(200), summary(400)]
-    expect(ratiosToFloor(rounds, floors)).toEqual([2, 3])
+describe('results', () => {
+  test('rounds of the same point become one result with its spread, others stay apart', () => {
+    const recorder = new Recorder()
+    for (const value of [30, 10, 20]) recorder.add(point('invoke'), { value })
+    recorder.add(point('invoke', { params: { payloadBytes: 64 } }), { value: 7 })
+    const [first, second] = recorder.results()
+    expect(first).toMatchObject({ rounds: [30, 10, 20], median: 20, min: 10, max: 30, ratios: [] })
+    expect(second).toMatchObject({ rounds: [7], params: { payloadBytes: 64 } })
+  })
+
+  test('ratios to each floor have a spread of their own', () => {
+    const recorder = new Recorder()
+    recorder.add(point('warm'), { value: 60, ratios: { floor: 100, eventfd: 1.4 } })
+    recorder.add(point('warm'), { value: 66, ratios: { floor: 90, eventfd: 1.6 } })
+    expect(recorder.results()[0]!.ratios).toEqual([
+      { to: 'floor', ...spreadOf([100, 90]) },
+      { to: 'eventfd', ...spreadOf([1.4, 1.6]) },
+    ])
+  })
+
+  test('distributions of the rounds are combined', () => {
+    const recorder = new Recorder()
+    recorder.add(point('invoke'), times(100))
+    recorder.add(point('invoke'), times(300))
+    expect(recorder.results()[0]!.distribution!.samples).toBe(2000)
+  })
+
+  test('what cannot be measured is noted once, with its reason', () => {
+    const recorder = new Recorder()
+    for (let round = 0; round < 2; ++round) recorder.skip('latency', 'ib_write_lat', 'no device')
+    expect(recorder.skipped).toEqual([
+      { trial: 'latency', driver: 'ib_write_lat', reason: 'no device' },
+    ])
+  })
+
+  test('two results are divided round by round', () => {
+    expect(quotient(spreadOf([300, 900]), spreadOf([100, 200]))).toEqual(spreadOf([3, 4.5]))
+  })
+
+  test('a result is found by what is known of it', () => {
+    const recorder = new Recorder()
+    recorder.add(point('invoke', { params: { payloadBytes: 8, depth: 2 } }), { value: 1 })
+    const wanted = { trial: 'latency', driver: 'invoke' }
+    expect(findResult(recorder.results(), { ...wanted, params: { depth: 2 } })).toBeDefined()
+    expect(findResult(recorder.results(), { ...wanted, params: { depth: 3 } })).toBeUndefined()
+    expect(findResult(recorder.results(), { ...wanted, metric: 'other' })).toBeUndefined()
   })
 })

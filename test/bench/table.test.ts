@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 
-import { formatNs, formatRatio, formatTable } from '../../bench/table.js'
+import { formatNs, formatRatio, formatTable, formatValue } from '../../bench/table.js'
 
 describe('tables', () => {
   test('columns line up: names to the left, numbers to the right, nothing behind the last', () => {
@@ -42,7 +42,18 @@ describe('tables', () => {
     [13.94, '13.9×'],
     [446.2, '446×'],
     [1423.1, '1423×'],
+    [0.00123, '0.0012×'],
   ])('a ratio of %d is %s', (ratio, text) => {
     expect(formatRatio(ratio)).toBe(text)
+  })
+
+  test.each([
+    [1_423_100, '1/s', '1.42 M/s'],
+    [12, '1/s', '12 /s'],
+    [33.6e9, 'B/s', '33.6 GB/s'],
+    [8 * 2 ** 20, 'B', '8 MiB'],
+    [0.0123, '%', '0.01 %'],
+  ] as const)('%d in %s is %s', (value, unit, text) => {
+    expect(formatValue(value, unit)).toBe(text)
   })
 })

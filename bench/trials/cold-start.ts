@@ -1,0 +1,115 @@
+// From nothing to the first result, taken apart: lease, code, spawn, connect, first call. `first`:
+// the node has never seen the code; `cached`: it has. Peers start their server.
+import { withCluster, type Cluster } from '../cluster.js'
+import { DriverProcess } from '../driver-process.js'
+import type { DriverName } from '../drivers/index.js'
+import type { Point } from '../results.js'
+import { distributionOf } from '../statistics.js'
+import { eachRound, isRfaas, openOptions, type Context, type Trial } from './trial.js'
+
+const payloadBytes = 8
+// Each is a whole start: enough for a median, not for a tail.
+const mostSamples = 20
+
+/** The runtime that a driver stands for here: how it calls does not matter. */
+const labels: Partial<Record<DriverName, string>> = { invokeSync: 'native', node: 'node' }
+
+export const coldStart: Trial = {
+  description: 'from nothing to the first result of an echo of 8 B, taken apart',
+  drivers: ['invokeSync', 'node', 'piscina', 'grpc', 'fastify', 'functionsFramework'],
+  run: (context, names) =>
+    withCluster(context.cores.workers, (cluster) =>
+      eachRound(context, 'cold-start', names, async (driver) => {
+        if (!isRfaas(driver)) return starts(context, cluster, driver, 'server')
+        await starts(context, cluster, driver, 'first')
+        await starts(context, cluster, driver, 'cached')
+        await startsPerSecond(context, cluster, driver)
+      }),
+    ),
+}
+
+async function starts(
+  context: Context,
+  cluster: Cluster,
+  driver: DriverName,
+  state: 'first' | 'cached' | 'server',
+): Promise<void> {
+  const times = new Map<string, number[]>()
+  const note = (name: string, ns: number): void => {
+    times.set(name, [...(times.get(name) ?? []), ns])
+  }
+  const process = DriverProcess.start(context.cores.client)
+  try {
+    const options = openOptions(context, cluster.url, {
+      function: 'echo',
+      firstTime: state === 'first',
+    })
+    // The first one warms the managers and this client's code up.
+    for (let i = 0; i <= samplesOf(context); ++i) {
+      const parts = await process.ask('cold', { driver, options, payloadBytes })
+      if (i === 0) continue
+      for (const { name, ns } of parts) note(name, ns)
+      note(
+        'total',
+        parts.reduce((sum, { ns }) => sum + ns, 0),
+      )
+    }
+  } finally {
+    process.kill()
+  }
+  for (const [part, ns] of times) {
+    const distribution = distributionOf(Float64Array.from(ns))
+    context.recorder.add(pointOf(driver, 'start', { state, part }), {
+      value: distribution.p50Ns,
+      ...(part === 'total' ? { distribution } : {}),
+    })
+  }
+}
+
+/** As many clients as the node has cores to lend start one executor after the other. */
+async function startsPerSecond(
+  context: Context,
+  cluster: Cluster,
+  driver: DriverName,
+): Promise<void> {
+  const { workers, client } = context.cores
+  const options = openOptions(context, cluster.url, { function: 'echo' })
+  const ask = { driver, options, payloadBytes }
+  const processes = workers.map(() => DriverProcess.start(client))
+  try {
+    await Promise.all(processes.map((process) => process.ask('cold', ask)))
+    const each = samplesOf(context)
+    const begin = performance.now()
+    await Promise.all(
+      processes.map(async (process) => {
+        for (let i = 0; i < each; ++i) await process.ask('cold', ask)
+      }),
+    )
+    const seconds = (performance.now() - begin) / 1000
+    context.recorder.add(
+      {
+        ...pointOf(driver, 'starts per second', { cores: workers.length }),
+        unit: '1/s',
+        better: 'higher',
+      },
+      { value: (each * processes.length) / seconds },
+    )
+  } finally {
+    for (const process of processes) process.kill()
+  }
+}
+
+function samplesOf({ samples }: Context): number {
+  return Math.min(samples ?? mostSamples, mostSamples)
+}
+
+function pointOf(driver: DriverName, metric: string, params: Point['params']): Point {
+  return {
+    trial: 'cold-start',
+    driver: labels[driver] ?? driver,
+    metric,
+    unit: 'ns',
+    better: 'lower',
+    params,
+  }
+}

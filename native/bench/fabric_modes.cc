@@ -1,0 +1,86 @@
+// The floors of a provider: the fabric alone, no protocol, no functions, no JavaScript.
+#include <cinttypes>
+#include <cstdio>
+
+#include "bench/endpoint.h"
+#include "bench/modes.h"
+#include "core/time.h"
+
+namespace rfaas::bench {
+
+namespace {
+
+constexpr int kBatch = 16;
+
+// Answers every message in its slot, in both modes.
+void serve(const Options& options, const std::function<void(const std::string&)>& listening) {
+    pin(options.server_core, "--server-core");
+    Endpoint self(options);
+    self.accept(listening);
+    uint64_t left = uint64_t{options.warmup} + options.count;
+    uint32_t slots[kBatch];
+    while (left != 0) {
+        const int received = self.receive(slots, kBatch);
+        for (int i = 0; i < received; ++i) {
+            if (options.echo) self.echo(slots[i]);
+            self.send(slots[i]);
+        }
+        left -= static_cast<uint64_t>(received);
+    }
+    // The last reply may still be on its way: leave when the client has.
+    self.await_end();
+}
+
+void measure_round_trips(const Options& options, const std::string& address) {
+    pin(options.client_core, "--client-core");
+    Endpoint self(options);
+    self.connect(address);
+    std::vector<uint64_t> times(options.count);
+    uint32_t slot = 0;
+    for (uint64_t i = 0; i < uint64_t{options.warmup} + options.count; ++i) {
+        const uint64_t begin = monotonic_ns();
+        self.send(0);
+        (void)self.receive(&slot, 1);
+        const uint64_t end = monotonic_ns();
+        if (i >= options.warmup) times[i - options.warmup] = end - begin;
+    }
+    report_times(options, std::move(times));
+}
+
+void measure_stream(const Options& options, const std::string& address) {
+    pin(options.client_core, "--client-core");
+    Endpoint self(options);
+    self.connect(address);
+    const uint64_t total = uint64_t{options.warmup} + options.count;
+    uint64_t sent = 0;
+    for (uint32_t slot = 0; slot < options.depth && sent < total; ++slot, ++sent) self.send(slot);
+    uint64_t received = 0;
+    uint64_t counted = 0;  // answers until the clock was started
+    uint64_t begin = 0;
+    uint32_t slots[kBatch];
+    while (received < total) {
+        const int count = self.receive(slots, kBatch);
+        received += static_cast<uint64_t>(count);
+        if (begin == 0 && received >= options.warmup) {
+            begin = monotonic_ns();
+            counted = received;
+        }
+        for (int i = 0; i < count && sent < total; ++i, ++sent) self.send(slots[i]);
+    }
+    std::printf("{\"provider\":\"%s\",\"payloadBytes\":%u,\"depth\":%u,\"calls\":%" PRIu64
+                ",\"elapsedNs\":%" PRIu64 "}\n",
+                options.provider.c_str(), options.bytes, options.depth, received - counted,
+                monotonic_ns() - begin);
+}
+
+}  // namespace
+
+Sides round_trips() {
+    return {serve, measure_round_trips};
+}
+
+Sides stream() {
+    return {serve, measure_stream};
+}
+
+}  // namespace rfaas::bench
