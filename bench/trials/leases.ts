@@ -2,6 +2,7 @@
 // one takes, and the memory that one costs. It runs in a process of its own on the worker's core; the
 // nodes whose cores it grants are only registered, nothing runs on them.
 import { spawn } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { Agent, request } from 'node:http'
@@ -43,7 +44,10 @@ async function grants(context: Context, concurrency: number): Promise<void> {
     const nodes = Math.ceil((samples + warmup) / coresPerNode)
     for (let node = 0; node < nodes; ++node) await post('/v1/nodes', registration(node))
     const grant = (): Promise<void> =>
-      post('/v1/leases', { cores: 1, memoryBytes, durationMs: 3_600_000 })
+      post('/v1/leases', {
+        ...{ cores: 1, memoryBytes, durationMs: 3_600_000 },
+        requestId: randomUUID(),
+      })
     await lanes(concurrency, warmup, grant)
     const before = unsharedBytes(manager.pid)
     const times = new Float64Array(samples)
@@ -108,6 +112,7 @@ function registration(node: number): unknown {
     memoryBytes: coresPerNode * memoryBytes,
     providers: [{ name: 'shm', available: true, reason: '' }],
     hostId: `bench-${node}`,
+    sequence: 1,
     leases: [],
   }
 }

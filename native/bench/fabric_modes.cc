@@ -47,30 +47,30 @@ void measure_round_trips(const Options& options, const std::string& address) {
     report_times(options, std::move(times));
 }
 
+// Sends `total` messages, `depth` of them in flight, until all are answered.
+void pump(Endpoint& self, uint32_t depth, uint64_t total) {
+    uint64_t sent = 0;
+    for (uint32_t slot = 0; slot < depth && sent < total; ++slot, ++sent) self.send(slot);
+    uint32_t slots[kBatch];
+    for (uint64_t received = 0; received < total;) {
+        const int count = self.receive(slots, kBatch);
+        received += static_cast<uint64_t>(count);
+        for (int i = 0; i < count && sent < total; ++i, ++sent) self.send(slots[i]);
+    }
+}
+
 void measure_stream(const Options& options, const std::string& address) {
     pin(options.client_core, "--client-core");
     Endpoint self(options);
     self.connect(address);
-    const uint64_t total = uint64_t{options.warmup} + options.count;
-    uint64_t sent = 0;
-    for (uint32_t slot = 0; slot < options.depth && sent < total; ++slot, ++sent) self.send(slot);
-    uint64_t received = 0;
-    uint64_t counted = 0;  // answers until the clock was started
-    uint64_t begin = 0;
-    uint32_t slots[kBatch];
-    while (received < total) {
-        const int count = self.receive(slots, kBatch);
-        received += static_cast<uint64_t>(count);
-        if (begin == 0 && received >= options.warmup) {
-            begin = monotonic_ns();
-            counted = received;
-        }
-        for (int i = 0; i < count && sent < total; ++i, ++sent) self.send(slots[i]);
-    }
-    std::printf("{\"provider\":\"%s\",\"payloadBytes\":%u,\"depth\":%u,\"calls\":%" PRIu64
-                ",\"elapsedNs\":%" PRIu64 "}\n",
-                options.provider.c_str(), options.bytes, options.depth, received - counted,
-                monotonic_ns() - begin);
+    pump(self, options.depth, options.warmup);
+    const uint64_t begin = monotonic_ns();
+    pump(self, options.depth, options.count);
+    std::printf(
+        "{\"provider\":\"%s\",\"payloadBytes\":%u,\"depth\":%u,\"calls\":%u"
+        ",\"elapsedNs\":%" PRIu64 "}\n",
+        options.provider.c_str(), options.bytes, options.depth, options.count,
+        monotonic_ns() - begin);
 }
 
 }  // namespace
