@@ -219,7 +219,12 @@ async function addOperatorRoutes(
     }
   })
   await app.register(swagger, {
-    openapi: { openapi: '3.1.0', info: { title, version: packageVersion() } },
+    openapi: {
+      openapi: '3.1.0',
+      info: { title, version: packageVersion() },
+      // What a route names in `security` has to be here, or there is no description at all.
+      components: { securitySchemes: { leaseToken: { type: 'http', scheme: 'bearer' } } },
+    },
   })
   const Health = Type.Object({ status: Type.Literal('ok'), uptimeMs: Type.Integer() })
   const startedAt = performance.now()
@@ -303,6 +308,8 @@ function refuseGarbage(logger: Logger, error: NodeJS.ErrnoException, socket: Soc
     socket.destroy()
     return
   }
+  // It has its answer and goes on: what follows is not read as HTTP either.
+  if (socket.writableEnded) return
   const timedOut = error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
   const tooLarge = error.code === 'HPE_HEADER_OVERFLOW'
   const status = timedOut ? 408 : tooLarge ? 431 : 400

@@ -157,6 +157,15 @@ describe('a control server', () => {
     )
   })
 
+  it('answers garbage that goes on once, and logs it once', async () => {
+    const socket = await open()
+    socket.on('error', () => undefined)
+    const closed = new Promise((resolve) => socket.once('close', resolve))
+    socket.write(Buffer.alloc(8 * 1024 * 1024, 'this is not HTTP\r\n'))
+    await closed
+    expect(lines.filter((line) => line.includes('refused a malformed request'))).toHaveLength(1)
+  })
+
   it('refuses garbage on a socket, logs it once and goes on serving others', async () => {
     const other = fetch(`${url}/slow`)
     const socket = await open()
