@@ -83,6 +83,7 @@ export type NativeCallStatus =
   | 'badRequest'
   | 'workerLost'
   | 'leaseRevoked'
+  | 'notReceived'
 
 export type NativeOpcode =
   | 'write'
@@ -220,22 +221,31 @@ export interface NativeConnectionRequest {
 
 /** A client's connections to the workers of one executor. */
 export interface NativeInvoker {
-  /** Runs the request in `record` and spins for its outcome: a call status or a negative errno. */
+  /** Runs the request in `record` and spins for its outcome: a call status or a negative errno.
+   * -ECONNRESET: the connection broke, and the call is in doubt. */
   call(): number
+  /** call() without sending: for the request in `record` that is in flight already. */
+  finish(): number
   /** Sends the request in `record`: 0 or a negative errno. attend() delivers its outcome. */
   submit(): number
   /** Moves outcomes to `record`; returns how many. */
   poll(): number
   readonly record: ArrayBuffer
-  /** Calls back once, with null or why the worker cannot be reached; disconnect() cancels. */
+  /** Calls back once, with null or why the worker cannot be reached; disconnect() cancels. The
+   * worker is asked about the calls in doubt; with another ticket they end with `workerLost`. */
   connect(
     worker: number,
     address: string,
     ticket: Uint8Array,
     callback: (reason: string | null) => void,
   ): void
-  /** Calls in flight on the worker end with `workerLost`. */
+  /** connect() for a caller that holds the thread: 0 or a negative errno. */
+  reconnect(worker: number, address: string, ticket: Uint8Array, budgetUs: number): number
+  /** Calls in flight on the worker are in doubt from now on. */
   disconnect(worker: number): void
+  /** The worker has ended. Calls in flight with ids up to `lastStarted` (Infinity: nobody knows) end
+   * with `workerLost`, the others with `notReceived`. */
+  abandon(worker: number, lastStarted: number): void
   /** Null while the worker is not connected. */
   welcome(worker: number): { payloadBytes: number; outputBytes: number } | null
   /** Makes a region usable for inputs and outputs; returns how requests name it. */

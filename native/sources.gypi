@@ -58,6 +58,8 @@
       "native/test/shm_test.cc",
       "native/test/shm_hostile_test.cc",
       "native/test/channel_test.cc",
+      "native/test/channel_loss_test.cc",
+      "native/test/channel_hostile_test.cc",
       "native/test/package_test.cc",
       "native/test/sandbox_test.cc",
       "native/test/watchdog_test.cc",

@@ -5,9 +5,15 @@ import { invalidArgument } from '../errors.js'
 export const defaultTimeoutMs = 30_000
 const maxTimeoutMs = 3_600_000
 
+// The worker enforces a deadline and says so; only if it cannot does the client, a little later.
+export const graceUs = 50_000
+
 export interface CallOptions {
   /** Default 30 s, at most an hour. */
   timeoutMs?: number
+  /** The function may run more than once: a call whose worker is lost while it may have run is sent
+   * to another worker until its deadline. Default false: its error says that nobody knows. */
+  idempotent?: boolean
 }
 
 export interface InvokeOptions extends CallOptions {
@@ -26,4 +32,13 @@ export function timeoutOf({ timeoutMs = defaultTimeoutMs }: CallOptions): number
     throw invalidArgument('timeoutMs', timeoutMs, `a number above 0 and at most ${maxTimeoutMs}`)
   }
   return Math.ceil(timeoutMs * 1000)
+}
+
+/** What was agreed on with the executor. */
+export interface FunctionsSettings {
+  slots: number
+  payloadBytes: number
+  outputBytes: number
+  /** How long the event loop polls for results after the last one before it sleeps. */
+  hotWaitMs: number
 }

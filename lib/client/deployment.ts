@@ -8,11 +8,10 @@ import type {
 } from '../control/schemas.js'
 import { RfaasError } from '../errors.js'
 import type { NativeDevice } from '../native.js'
+import type { FunctionsSettings } from './call-options.js'
 import { Functions } from './functions.js'
 import type { LeasedPart } from './leased-part.js'
 import type { FunctionPackage } from './package.js'
-
-type FunctionsSettings = Parameters<typeof Functions.connect>[2]
 
 interface Place {
   part: LeasedPart
@@ -92,7 +91,8 @@ export class Deployment {
   /** The worker's number in calls; undefined when the executor is not of this deployment. */
   workerLost(part: LeasedPart, { executor, worker, cause }: WorkerLostEvent): number | undefined {
     const number = this.#numberOf(part, executor, worker)
-    if (number !== undefined) this.#tell((functions) => functions.workerLost(number, cause))
+    if (number !== undefined)
+      this.#tell((functions) => functions.workerLost(number, cause, Infinity))
     return number
   }
 

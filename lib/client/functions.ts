@@ -6,10 +6,13 @@
 import type { ExecutorInfo, WorkerEndpoint } from '../control/schemas.js'
 import { invalidArgument, RfaasError } from '../errors.js'
 import { native, type NativeDevice, type NativeInvoker } from '../native.js'
+import { AwaitedCalls } from './awaited-calls.js'
 import {
   defaultTimeoutMs,
+  graceUs,
   timeoutOf,
   type CallOptions,
+  type FunctionsSettings,
   type InvokeOptions,
   type MapOptions,
 } from './call-options.js'
@@ -18,7 +21,6 @@ import {
   iInputLength,
   iInputOffset,
   iInputRegion,
-  iOutcomes,
   iOutputCapacity,
   iOutputOffset,
   iOutputRegion,
@@ -27,31 +29,20 @@ import {
   iSlot,
   iTimeout,
   iWorker,
-  oLength,
-  oSlot,
-  oStatus,
-  outcomeWords,
-  oWorker,
 } from './call-record.js'
 import { CallMemory, type Place } from './memory.js'
-import { callError, sendError } from './outcome.js'
+import { callError, errnos, sendError } from './outcome.js'
 import { Staging } from './staging.js'
-import { WaitingCalls, type Waiting } from './waiting.js'
-import { WorkerConnection } from './worker-connection.js'
+import type { Waiting } from './waiting.js'
+import { pickWorker, refusalOf, WorkerConnection } from './worker-connection.js'
 
-const { callStatuses, workerDown } = native.constants
-const { ok, workerLost } = callStatuses
+const { ok, deadline, workerLost, leaseRevoked, leaseEnded, notReceived } =
+  native.constants.callStatuses
 
-// The worker enforces a deadline and says so; only if it cannot does the client, a little later.
-const graceUs = 50_000
+// How long a synchronous call tries to reach a worker when none is connected.
+const resumeUs = 1_000_000
 
-export interface FunctionsSettings {
-  slots: number
-  payloadBytes: number
-  outputBytes: number
-  /** How long the event loop polls for results after the last one before it sleeps. */
-  hotWaitMs: number
-}
+const connectionBroke = 'the connection to its worker broke; the call may or may not have run'
 
 /** Made by `Lease.deploy`. */
 export class Functions {
@@ -64,7 +55,7 @@ export class Functions {
   readonly #record: Uint32Array
   readonly #indices: ReadonlyMap<string, number>
   readonly #workers: readonly WorkerConnection[]
-  readonly #waiting: WaitingCalls
+  readonly #awaited: AwaitedCalls
   readonly #onClose: (functions: Functions) => Promise<void>
   #closed: RfaasError | undefined
   #closing: Promise<void> | undefined
@@ -95,10 +86,26 @@ export class Functions {
     const { slots, payloadBytes, outputBytes } = settings
     this.#workers = executor.workers.map((endpoint) => {
       const staging = new Staging(this.#memory, slots, payloadBytes, outputBytes)
-      const onConnected = (): void => this.#waiting.pump()
-      return new WorkerConnection(this.#invoker, endpoint, slots, staging, onConnected)
+      const worker: WorkerConnection = new WorkerConnection(
+        this.#invoker,
+        endpoint,
+        slots,
+        staging,
+        {
+          connected: () => this.#connected(),
+          doubtful: () => this.#awaited.repeatDoubtful(worker),
+          outcomes: () => this.#awaited.collect(),
+        },
+      )
+      return worker
     })
-    this.#waiting = new WaitingCalls((call) => this.#send(call))
+    this.#awaited = new AwaitedCalls(
+      this.#invoker,
+      this.#record,
+      this.#memory,
+      this.#workers,
+      settings,
+    )
   }
 
   /** Connects to all workers of an executor. @internal */
@@ -112,7 +119,7 @@ export class Functions {
     try {
       await Promise.all(functions.#workers.map((worker) => worker.connect()))
     } catch (error) {
-      functions.#invoker.close()
+      functions.destroy()
       throw error
     }
     return functions
@@ -143,7 +150,7 @@ export class Functions {
     const record = this.#record
     const index = name === this.#lastName ? this.#lastIndex : this.#indexOf(name)
     const timeoutUs = options === undefined ? defaultTimeoutMs * 1000 : timeoutOf(options)
-    let worker = this.#closed === undefined ? this.#pick() : -1
+    let worker = this.#closed === undefined ? pickWorker(this.#workers, this.#settings.slots) : -1
     if (worker < 0) worker = this.#spinForSlot(name, timeoutUs)
     const connection = this.#workers[worker] as WorkerConnection
     const slot = connection.free.pop() as number
@@ -187,7 +194,7 @@ export class Functions {
       if (to === undefined) output.set(connection.staging.output(slot, length))
       return length
     }
-    return this.#failSync(name, connection, worker, slot, status, length)
+    return this.#finishSync(name, input, output, options, status)
   }
 
   /** Calls `name` and resolves with a copy of its result. Waits for a free slot if there is none. */
@@ -205,13 +212,18 @@ export class Functions {
         input,
         timeoutUs,
         deadline: performance.now() + (timeoutUs + graceUs) / 1000,
+        idempotent: options.idempotent === true,
         resolve,
         reject,
         signal: options.signal,
         onAbort: undefined,
         settled: false,
+        at: undefined,
+        slot: 0,
+        mayHaveRun: false,
+        waited: false,
       }
-      this.#waiting.add(call)
+      this.#awaited.add(call)
     })
   }
 
@@ -256,7 +268,7 @@ export class Functions {
     this.#closed = error
     for (const worker of this.#workers) worker.close()
     this.#invoker.close()
-    this.#waiting.close(error)
+    this.#awaited.close(error)
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -265,7 +277,7 @@ export class Functions {
 
   async #close(): Promise<void> {
     if (this.#closed) return
-    await this.#waiting.drained()
+    await this.#awaited.drained()
     this.destroy()
     await this.#onClose(this)
   }
@@ -273,169 +285,134 @@ export class Functions {
   // ── what the executor manager tells ─────────────────────────────────────────────────────────
 
   /** @internal */
-  workerLost(worker: number, cause: string): void {
-    if (this.#closed) return
-    this.#workers[worker]?.tellCause(cause)
-    // What it answered before it ended is still to be had; the rest ends with the connection.
-    this.#onOutcomes(this.#invoker.poll())
-    this.#invoker.disconnect(worker)
-    this.#onOutcomes(this.#invoker.poll())
+  workerLost(worker: number, cause: string, lastStarted: number): void {
+    this.#workers[worker]?.ended(cause, lastStarted)
   }
 
   /** Its lease is over on its node: nobody takes its place. @internal */
   workerGone(worker: number, cause: string): void {
-    this.workerLost(worker, cause)
+    this.#workers[worker]?.refuse(leaseEnded)
+    this.#workers[worker]?.ended(cause, Infinity)
     this.#workers[worker]?.close()
   }
 
   /** @internal */
   async workerReady(endpoint: WorkerEndpoint): Promise<void> {
     const worker = this.#workers[endpoint.worker]
-    if (this.#closed || worker === undefined || worker.connected) return
+    if (this.#closed || worker === undefined || worker.isAt(endpoint)) return
     await worker.connect(endpoint)
   }
 
-  // ── calls ───────────────────────────────────────────────────────────────────────────────────
-
-  /** The connected worker with the most free slots, or -1. */
-  #pick(): number {
-    let best = -1
-    let most = 0
-    const workers = this.#workers
-    for (let i = 0; i < workers.length; ++i) {
-      const worker = workers[i]
-      if (worker !== undefined && worker.connected && worker.free.length > most) {
-        best = i
-        most = worker.free.length
-        if (most === this.#settings.slots) break
-      }
-    }
-    return best
+  #connected(): void {
+    // What the worker says of calls in doubt needs somebody who listens.
+    this.#awaited.attend()
+    this.#awaited.pump()
   }
 
-  /** A worker with a free slot: awaited calls hold them all, and their outcomes set one free. */
+  // ── synchronous calls that take longer ──────────────────────────────────────────────────────
+
+  /** A worker with a free slot: awaited calls hold them all, and their outcomes set one free. Or no
+   * worker is connected, and one can be reached again at once. */
   #spinForSlot(name: string, timeoutUs: number): number {
     if (this.#closed) throw this.#closed
-    const deadline = performance.now() + timeoutUs / 1000
+    const end = performance.now() + timeoutUs / 1000
+    // Slots that are freed here are for the calls that wait, once ours has its own.
+    queueMicrotask(() => this.#awaited.pump())
+    let resumed = false
     for (;;) {
-      if (!this.#workers.some(({ connected }) => connected)) throw sendError(name, -107)
-      this.#takeOutcomes(this.#invoker.poll())
-      const worker = this.#pick()
-      if (worker >= 0) {
-        // Slots that were freed here are for the calls that wait, once ours has its own.
-        queueMicrotask(() => this.#waiting.pump())
-        return worker
+      this.#awaited.poll()
+      const worker = pickWorker(this.#workers, this.#settings.slots)
+      if (worker >= 0) return worker
+      const refusal = refusalOf(this.#workers)
+      if (refusal !== 0) throw callError(name, refusal, '')
+      if (!this.#workers.some(({ connected }) => connected)) {
+        const budgetUs = Math.min(timeoutUs, resumeUs)
+        if (resumed || !this.#workers.some((other) => other.resume(budgetUs))) {
+          throw sendError(name, errnos.notConnected)
+        }
+        resumed = true
       }
-      if (performance.now() >= deadline) throw sendError(name, -11)
+      if (performance.now() >= end) throw sendError(name, errnos.noSlot)
     }
   }
 
-  /** False: there is no free slot now. */
-  #send(call: Waiting): boolean {
-    const worker = this.#pick()
-    const connection = worker < 0 ? undefined : this.#workers[worker]
-    const slot = connection?.free.pop()
-    if (connection === undefined || slot === undefined) return false
-    const record = this.#record
-    const from = this.#memory.find(call.input)
-    record[iWorker] = worker
-    record[iSlot] = slot
-    record[iFunction] = call.index
-    record[iTimeout] = call.timeoutUs
-    if (from !== undefined) {
-      record[iInputRegion] = from.index
-      record[iInputOffset] = from.offset
-      record[iInputLength] = from.length
-    } else {
-      this.#stageInput(connection, slot, call.input)
-    }
-    connection.staging.nameOutput(record, slot, this.#settings.outputBytes)
-    const errno = this.#invoker.submit()
-    if (errno < 0) {
-      connection.free.push(slot)
-      if (errno === -107)
-        connection.connected = false // the loss is about to be delivered
-      else this.#waiting.reject(call, sendError(call.name, errno))
-      return errno !== -107
-    }
-    connection.calls[slot] = call
-    this.#attend()
-    return true
-  }
-
-  #attend(): void {
-    this.#invoker.attend(this.#onOutcomes, this.#settings.hotWaitMs * 1000)
-  }
-
-  readonly #onOutcomes = (count: number): void => {
-    this.#takeOutcomes(count)
-    this.#waiting.pump()
-  }
-
-  #takeOutcomes(count: number): void {
-    const record = this.#record
-    for (let i = 0, at = iOutcomes; i < count; ++i, at += outcomeWords) {
-      const worker = record[at + oWorker] ?? 0
-      const slot = record[at + oSlot] ?? 0
-      const status = record[at + oStatus] ?? 0
-      const length = record[at + oLength] ?? 0
-      const connection = this.#workers[worker]
-      if (connection === undefined) continue
-      if (slot === workerDown) {
-        connection.down()
-        continue
-      }
-      const call = connection.calls[slot]
-      connection.calls[slot] = undefined
-      if (call !== undefined && !call.settled)
-        this.#settle(call, connection, worker, slot, status, length)
-      connection.free.push(slot)
-    }
-  }
-
-  #settle(
-    call: Waiting,
-    connection: WorkerConnection,
-    worker: number,
-    slot: number,
-    status: number,
-    length: number,
-  ): void {
-    if (status === ok) {
-      this.#waiting.resolve(call, connection.staging.output(slot, length).slice())
-      return
-    }
-    const text = length === 0 ? '' : this.#invoker.errorText(worker, slot, length)
-    if (status !== workerLost || text !== '') {
-      this.#waiting.reject(call, callError(call.name, status, text))
-      return
-    }
-    // The connection broke: the executor manager knows why, and says so in a moment.
-    void connection.causeOfEnd().then((cause) => {
-      const said = cause === '' ? '' : `${cause}; the call may or may not have run`
-      this.#waiting.reject(call, callError(call.name, status, said))
-    })
-  }
-
-  #failSync(
+  /** The call in the record has ended with `status`: its error, or another try. */
+  #finishSync(
     name: string,
-    connection: WorkerConnection,
-    worker: number,
-    slot: number,
+    input: Uint8Array,
+    output: Uint8Array,
+    options: CallOptions | undefined,
     status: number,
-    length: number,
-  ): never {
-    if (status < 0) {
-      connection.free.push(slot)
-      if (status === -107) connection.connected = false
-      throw sendError(name, status)
+  ): number {
+    const record = this.#record
+    const worker = record[iWorker] ?? 0
+    const slot = record[iSlot] ?? 0
+    const connection = this.#workers[worker] as WorkerConnection
+    if (status === errnos.inDoubt) status = this.#resumeSync(connection, worker, slot)
+    const length = record[iResultLength] ?? 0
+    const again = (mayHaveRun: boolean): number =>
+      this.#invokeAgain(name, input, output, options, mayHaveRun)
+    const late = status === deadline && length === 0
+    if (late || status === errnos.inDoubt) {
+      // Nobody has answered: the slot stays taken until somebody does, or the worker has ended.
+      if (late) connection.late(slot)
+      this.#awaited.attend()
+      if (late) throw callError(name, status, '')
+      if (options?.idempotent === true) return again(true)
+      throw callError(name, workerLost, connectionBroke)
     }
-    const late = status === callStatuses.deadline && length === 0
-    // The worker has not answered: the slot stays taken until it does, or is lost.
-    if (late) this.#attend()
-    else connection.free.push(slot)
-    if (status === workerLost) connection.connected = false
-    throw callError(name, status, length === 0 ? '' : this.#invoker.errorText(worker, slot, length))
+    const said = status > 0 && length > 0 ? this.#invoker.errorText(worker, slot, length) : ''
+    connection.release(slot)
+    switch (status) {
+      case ok:
+        if (this.#lastOutputPlace === undefined) output.set(connection.staging.output(slot, length))
+        return length
+      case errnos.notConnected:
+        connection.suspect()
+        return again(false)
+      case notReceived:
+        return again(false)
+      case leaseRevoked:
+      case leaseEnded:
+        connection.refuse(status)
+        return again(false)
+      case workerLost:
+        if (said === '' && options?.idempotent === true) return again(true)
+    }
+    throw status < 0 ? sendError(name, status) : callError(name, status, said)
+  }
+
+  /** The connection broke under a synchronous call: asks its worker, if that can be reached. */
+  #resumeSync(connection: WorkerConnection, worker: number, slot: number): number {
+    const record = this.#record
+    for (;;) {
+      const leftUs = record[iPatience] ?? 0
+      const begin = performance.now()
+      if (leftUs === 0 || !connection.resume(leftUs)) return errnos.inDoubt
+      // Awaited calls that waited for the connection have used the record meanwhile.
+      record[iWorker] = worker
+      record[iSlot] = slot
+      record[iPatience] = Math.max(0, leftUs - (performance.now() - begin) * 1000)
+      const status = this.#invoker.finish()
+      if (status !== errnos.inDoubt) return status
+    }
+  }
+
+  #invokeAgain(
+    name: string,
+    input: Uint8Array,
+    output: Uint8Array,
+    options: CallOptions | undefined,
+    mayHaveRun: boolean,
+  ): number {
+    const leftUs = (this.#record[iPatience] ?? 0) - graceUs
+    try {
+      if (leftUs <= 0) throw sendError(name, errnos.notConnected)
+      return this.invokeSync(name, input, output, { ...options, timeoutMs: leftUs / 1000 })
+    } catch (error) {
+      if (!mayHaveRun || !(error instanceof RfaasError) || error.mayHaveRun !== false) throw error
+      throw callError(name, workerLost, `${connectionBroke}. Then: ${error.message}`)
+    }
   }
 
   #indexOf(name: string): number {

@@ -57,30 +57,47 @@ const meanings: Readonly<Record<Exclude<NativeCallStatus, 'ok'>, Meaning>> = {
     text: 'the lease is being revoked; the call did not run',
     mayHaveRun: false,
   },
+  notReceived: {
+    code: 'ERR_RFAAS_WORKER_LOST',
+    text: 'the worker was lost before it started the call; the call did not run',
+    mayHaveRun: false,
+  },
 }
 
-/** The error of a call to `name` that ended with `status`; `said` is what the worker said. */
-export function callError(name: string, status: number, said: string): RfaasError {
+/** The error of a call to `name` that ended with `status`; `said` is what the worker said. `before`:
+ * another worker may have run it. */
+export function callError(name: string, status: number, said: string, before = false): RfaasError {
   const known = names.get(status)
   if (known === undefined || known === 'ok') {
     const message = `${name}: the worker sent unknown status ${status}`
     return new RfaasError('ERR_RFAAS_PROTOCOL', message, { mayHaveRun: true })
   }
   const { code, text, mayHaveRun } = meanings[known]
-  return new RfaasError(code, `${name}: ${said === '' ? text : said}`, { mayHaveRun })
+  const message = `${name}: ${said === '' ? text : said}`
+  return new RfaasError(code, message, { mayHaveRun: mayHaveRun || before })
 }
 
-const errnos: Readonly<Record<number, [ErrorCode, string]>> = {
-  [-9]: ['ERR_RFAAS_CLOSED', 'the functions are closed'], // EBADF
-  [-11]: ['ERR_RFAAS_QUEUE_FULL', 'every slot of the worker is in use'], // EAGAIN
-  [-16]: ['ERR_RFAAS_QUEUE_FULL', 'every slot of the worker is in use'], // EBUSY
-  [-90]: ['ERR_RFAAS_PAYLOAD_TOO_LARGE', 'the payload is longer than a slot'], // EMSGSIZE
-  [-107]: ['ERR_RFAAS_WORKER_LOST', 'the worker is not connected; the call did not run'], // ENOTCONN
+/** What the addon's data path returns, of errno(3). */
+export const errnos = {
+  closed: -9, // EBADF
+  noSlot: -11, // EAGAIN
+  slotTaken: -16, // EBUSY
+  tooLong: -90, // EMSGSIZE
+  inDoubt: -104, // ECONNRESET
+  notConnected: -107, // ENOTCONN
+} as const
+
+const sendErrors: Readonly<Record<number, [ErrorCode, string]>> = {
+  [errnos.closed]: ['ERR_RFAAS_CLOSED', 'the functions are closed'],
+  [errnos.noSlot]: ['ERR_RFAAS_QUEUE_FULL', 'every slot of the worker is in use'],
+  [errnos.slotTaken]: ['ERR_RFAAS_QUEUE_FULL', 'every slot of the worker is in use'],
+  [errnos.tooLong]: ['ERR_RFAAS_PAYLOAD_TOO_LARGE', 'the payload is longer than a slot'],
+  [errnos.notConnected]: ['ERR_RFAAS_WORKER_LOST', 'no worker is connected; the call did not run'],
 }
 
 /** The error of a call that could not be sent. */
 export function sendError(name: string, errno: number): RfaasError {
-  const [code, message] = errnos[errno] ?? ['ERR_RFAAS_FABRIC', 'the call could not be sent']
+  const [code, message] = sendErrors[errno] ?? ['ERR_RFAAS_FABRIC', 'the call could not be sent']
   const details = { errno, syscall: 'submit', mayHaveRun: false }
   return new RfaasError(code, `${name}: ${message}`, details)
 }

@@ -1,6 +1,7 @@
 // Calls that wait: for a slot, in order, and for their outcome. Every one of them settles, at the
 // latest by its deadline.
-import { RfaasError } from '../errors.js'
+import { RfaasError, type ErrorCode } from '../errors.js'
+import type { WorkerConnection } from './worker-connection.js'
 
 // How late a deadline may be noticed on this side. One timer for all calls, because one for each
 // would cost as much as the call.
@@ -13,11 +14,19 @@ export interface Waiting {
   timeoutUs: number
   /** By performance.now(). */
   deadline: number
+  idempotent: boolean
   resolve: (result: Uint8Array) => void
   reject: (error: unknown) => void
   signal: AbortSignal | undefined
   onAbort: (() => void) | undefined
   settled: boolean
+  /** The worker that has it, and in which slot. */
+  at: WorkerConnection | undefined
+  slot: number
+  /** A worker that is gone may have run it. */
+  mayHaveRun: boolean
+  /** It was not sent at once: its time has been running. */
+  waited: boolean
 }
 
 export class WaitingCalls {
@@ -37,18 +46,21 @@ export class WaitingCalls {
     const { signal } = call
     if (signal !== undefined) {
       call.onAbort = () =>
-        this.reject(
-          call,
-          new RfaasError(
-            'ERR_RFAAS_ABORTED',
-            `${call.name}: the caller stopped waiting; the function may still run`,
-            { cause: signal.reason },
-          ),
-        )
+        this.#giveUp(call, 'ERR_RFAAS_ABORTED', 'the caller stopped waiting', signal.reason)
       signal.addEventListener('abort', call.onAbort, { once: true })
     }
     this.#ticker ??= setInterval(() => this.#tick(), tickMs)
-    if (this.#queue.length > 0 || !this.#try(call)) this.#queue.push(call)
+    if (this.#queue.length > 0 || !this.#try(call)) {
+      call.waited = true
+      this.#queue.push(call)
+    }
+  }
+
+  /** Sends a call once more, before those that have not been sent yet. */
+  repeat(call: Waiting): void {
+    call.at = undefined
+    call.waited = true
+    if (!call.settled) this.#queue.unshift(call)
   }
 
   /** There may be free slots: sends what waits for one. */
@@ -75,9 +87,17 @@ export class WaitingCalls {
     return new Promise((resolve) => this.#onDrained.push(resolve))
   }
 
-  close(error: unknown): void {
+  close(reason: RfaasError): void {
     this.#queue = []
-    for (const call of [...this.#open]) this.reject(call, error)
+    for (const call of [...this.#open]) this.#giveUp(call, reason.code, reason.message)
+  }
+
+  /** Nobody waits any longer; what is known of the function is told. */
+  #giveUp(call: Waiting, code: ErrorCode, why: string, cause?: unknown): void {
+    const mayHaveRun = call.at !== undefined || call.mayHaveRun
+    const state = mayHaveRun ? 'the function may have run, or still run' : 'it did not run'
+    const message = `${call.name}: ${why}; ${state}`
+    this.reject(call, new RfaasError(code, message, { mayHaveRun, cause }))
   }
 
   #try(call: Waiting): boolean {
@@ -109,13 +129,16 @@ export class WaitingCalls {
     const now = performance.now()
     for (const call of this.#open) {
       if (now < call.deadline) continue
-      this.reject(
-        call,
-        new RfaasError(
-          'ERR_RFAAS_DEADLINE',
-          `${call.name}: no answer within ${call.timeoutUs / 1000} ms; the function may still run`,
-        ),
-      )
+      const time = `within ${call.timeoutUs / 1000} ms`
+      if (call.at === undefined) {
+        this.#giveUp(call, 'ERR_RFAAS_DEADLINE', `no worker took the call ${time}`)
+      } else if (call.at.connected) {
+        call.at.late(call.slot)
+        this.#giveUp(call, 'ERR_RFAAS_DEADLINE', `no answer ${time}`)
+      } else {
+        const why = `the connection to its worker broke and was not back ${time}`
+        this.#giveUp(call, 'ERR_RFAAS_DEADLINE', why)
+      }
     }
   }
 }

@@ -1,4 +1,8 @@
 // One worker as its client sees it: its slots, the way to it, and getting there again.
+//
+// A connection can break although its worker lives. Then the calls that the worker has not answered
+// are in doubt: their slots stay taken, and as soon as the connection is back the addon asks the
+// worker what became of them. Only a worker that is known to have ended leaves them unanswered.
 import type { WorkerEndpoint } from '../control/schemas.js'
 import { RfaasError } from '../errors.js'
 import type { NativeInvoker } from '../native.js'
@@ -7,23 +11,42 @@ import type { Staging } from './staging.js'
 import type { Waiting } from './waiting.js'
 
 const connectTimeoutMs = 10_000
-const firstReconnectMs = 200
-const lastReconnectMs = 5_000
+const firstReconnectMs = 10
+const lastReconnectMs = 1_000
 // How long a lost call waits to hear from the executor manager what became of its worker.
 const causeTimeoutMs = 1_000
+// How long calls that may be repeated stay in doubt before they are.
+const doubtMs = 1_000
+
+// What connecting to a socket says whose owner is gone; another worker never gets its address.
+const nobodyListens = new Set([-2, -111]) // ENOENT, ECONNREFUSED
+
+export interface ConnectionEvents {
+  /** Calls may be sent again. */
+  connected(): void
+  /** The connection has been down for a while. */
+  doubtful(): void
+  /** The addon has outcomes that no descriptor tells of. */
+  outcomes(): void
+}
 
 export class WorkerConnection {
-  /** Calls may be sent. */
-  connected = false
+  /** Calls are sent to workers that are connected, answer in time and refuse nothing. */
+  ready = false
   /** Slots without a call. */
   readonly free: number[]
   /** By slot: the call that waits for its outcome; undefined for one whose caller has gone. */
   readonly calls: (Waiting | undefined)[]
   readonly staging: Staging
   readonly #invoker: NativeInvoker
-  readonly #onConnected: () => void
+  readonly #events: ConnectionEvents
+  readonly #late = new Set<number>()
   #endpoint: WorkerEndpoint
+  #connected = false
+  #refusal = 0
   #reconnecting: NodeJS.Timeout | undefined
+  #doubting: NodeJS.Timeout | undefined
+  #mourning: NodeJS.Timeout | undefined
   #cancelConnect: (() => void) | undefined
   #cause: PromiseWithResolvers<string> | undefined
   #closed = false
@@ -33,20 +56,35 @@ export class WorkerConnection {
     endpoint: WorkerEndpoint,
     slots: number,
     staging: Staging,
-    onConnected: () => void,
+    events: ConnectionEvents,
   ) {
     this.#invoker = invoker
     this.#endpoint = endpoint
     this.free = Array.from({ length: slots }, (_, i) => slots - 1 - i)
     this.calls = new Array<Waiting | undefined>(slots)
     this.staging = staging
-    this.#onConnected = onConnected
+    this.#events = events
+  }
+
+  get connected(): boolean {
+    return this.#connected
+  }
+
+  /** The status with which it refuses all new calls, or 0. */
+  get refusal(): number {
+    return this.#refusal
+  }
+
+  /** Whether this is the process that we are connected to. */
+  isAt({ ticket }: WorkerEndpoint): boolean {
+    return this.#connected && this.#endpoint.ticket === ticket
   }
 
   async connect(endpoint: WorkerEndpoint = this.#endpoint): Promise<void> {
+    if (endpoint.ticket !== this.#endpoint.ticket) this.#refusal = 0
     this.#endpoint = endpoint
+    this.#setConnected(false)
     clearTimeout(this.#reconnecting)
-    const ticket = Buffer.from(endpoint.ticket, 'hex')
     const { promise, resolve, reject } = withResolvers<null>()
     // The invoker has one connection per worker: a later attempt replaces this one.
     this.#cancelConnect?.()
@@ -57,6 +95,7 @@ export class WorkerConnection {
     }, connectTimeoutMs)
     promise.finally(() => clearTimeout(timer)).catch(() => undefined)
     try {
+      const ticket = Buffer.from(endpoint.ticket, 'hex')
       this.#invoker.connect(endpoint.worker, endpoint.address, ticket, (reason) => {
         if (reason === null) resolve(null)
         else reject(unreachable(endpoint, reason))
@@ -64,32 +103,71 @@ export class WorkerConnection {
     } catch (error) {
       reject(error)
     }
+    this.#events.outcomes() // of the process before this one, if it is another
     await promise
     this.#cancelConnect = undefined
-    this.connected = true
-    this.#cause = undefined
-    this.#onConnected()
+    this.#established()
   }
 
-  /** The connection has ended. It can break without its worker: then the worker listens still. If
-   * the worker ended, the executor manager tells where the next one is, and trying fails meanwhile. */
-  down(): void {
-    this.connected = false
-    clearTimeout(this.#reconnecting)
-    if (!this.#closed) this.#reconnect(firstReconnectMs)
-  }
-
-  close(): void {
-    this.#closed = true
-    clearTimeout(this.#reconnecting)
+  /** For a caller that holds the thread: connects again within `budgetUs`. */
+  resume(budgetUs: number): boolean {
+    if (this.#closed) return false
     this.#cancelConnect?.()
-    this.#cause?.resolve('')
+    this.#cancelConnect = undefined
+    const { worker, address, ticket } = this.#endpoint
+    this.#setConnected(false)
+    if (this.#invoker.reconnect(worker, address, Buffer.from(ticket, 'hex'), budgetUs) < 0) {
+      this.down()
+      return false
+    }
+    this.#established()
+    return true
   }
 
-  /** What the executor manager says of the worker's end. */
-  tellCause(cause: string): void {
+  /** A call could not be sent: the connection is broken, and the addon is about to say so. */
+  suspect(): void {
+    this.#setConnected(false)
+  }
+
+  /** The connection has ended. If the worker has ended too, the executor manager tells so, and where
+   * the next one is; trying to get there fails meanwhile. */
+  down(): void {
+    this.#setConnected(false)
+    if (this.#closed) return
+    this.#doubting ??= setTimeout(() => this.#events.doubtful(), doubtMs).unref()
+    this.#reconnect(firstReconnectMs)
+  }
+
+  /** The worker has ended. Of the calls that it has not answered only those up to the request
+   * `lastStarted` may have run; Infinity: nobody knows. */
+  ended(cause: string, lastStarted: number): void {
+    if (this.#closed) return
     this.#cause ??= withResolvers()
     this.#cause.resolve(cause)
+    this.#events.outcomes() // what it answered before it ended
+    this.#invoker.abandon(this.#endpoint.worker, lastStarted)
+    this.#events.outcomes()
+  }
+
+  /** The worker refuses new calls with `status` from now on. */
+  refuse(status: number): void {
+    this.#refusal = status
+    this.#setConnected(this.#connected)
+  }
+
+  /** The call in this slot has not been answered in time: who knows what is wrong with the worker. */
+  late(slot: number): void {
+    this.#late.add(slot)
+    this.#setConnected(this.#connected)
+  }
+
+  /** Nothing is owed for this slot any more. */
+  release(slot: number): void {
+    this.calls[slot] = undefined
+    this.free.push(slot)
+    if (this.#late.size === 0) return
+    this.#late.delete(slot)
+    this.#setConnected(this.#connected)
   }
 
   /** Why the worker ended; empty if nobody says so in time. */
@@ -106,15 +184,67 @@ export class WorkerConnection {
     }
   }
 
+  close(): void {
+    this.#closed = true
+    this.#setConnected(false)
+    clearTimeout(this.#reconnecting)
+    clearTimeout(this.#doubting)
+    clearTimeout(this.#mourning)
+    this.#cancelConnect?.()
+    this.#cause?.resolve('')
+  }
+
+  #setConnected(connected: boolean): void {
+    this.#connected = connected
+    this.ready = connected && this.#refusal === 0 && this.#late.size === 0
+  }
+
+  #established(): void {
+    this.#setConnected(true)
+    this.#cause = undefined
+    for (const timer of [this.#reconnecting, this.#doubting, this.#mourning]) clearTimeout(timer)
+    this.#doubting = this.#mourning = undefined
+    this.#events.connected()
+  }
+
   #reconnect(delayMs: number): void {
+    clearTimeout(this.#reconnecting)
     this.#reconnecting = setTimeout(() => {
-      if (this.#closed || this.connected) return
-      this.connect().catch(() => {
-        if (!this.#closed) this.#reconnect(Math.min(2 * delayMs, lastReconnectMs))
+      if (this.#closed || this.#connected) return
+      this.connect().catch((error: unknown) => {
+        if (this.#closed || this.#connected) return
+        if (error instanceof RfaasError && nobodyListens.has(error.errno ?? 0)) {
+          // The executor manager knows more, and says so if it can.
+          this.#mourning ??= setTimeout(() => this.ended('', Infinity), causeTimeoutMs).unref()
+        }
+        this.#reconnect(Math.min(2 * delayMs, lastReconnectMs))
       })
     }, delayMs)
     this.#reconnecting.unref()
   }
+}
+
+/** The worker with the most free slots, or -1; one that is late only if there is no other. */
+export function pickWorker(workers: readonly WorkerConnection[], slots: number): number {
+  let best = -1
+  let most = 0
+  for (let i = 0; i < workers.length; ++i) {
+    const worker = workers[i]
+    if (worker !== undefined && worker.ready && worker.free.length > most) {
+      best = i
+      most = worker.free.length
+      if (most === slots) break
+    }
+  }
+  return best >= 0 ? best : workers.findIndex(takesCalls)
+}
+
+const takesCalls = (worker: WorkerConnection): boolean =>
+  worker.connected && worker.refusal === 0 && worker.free.length > 0
+
+/** The status with which all workers refuse calls, or 0. */
+export function refusalOf(workers: readonly WorkerConnection[]): number {
+  return workers.every(({ refusal }) => refusal !== 0) ? (workers[0]?.refusal ?? 0) : 0
 }
 
 function unreachable({ worker, address }: WorkerEndpoint, reason: string): RfaasError {

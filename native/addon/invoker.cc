@@ -35,10 +35,13 @@ Napi::Function Invoker::define(Napi::Env env) {
     return DefineClass(
         env, "Invoker",
         {
+            raw_method<Method>("finish", finish),
             raw_method<Method>("poll", poll),
             InstanceAccessor<&Invoker::record>("record"),
             InstanceMethod<&Invoker::connect>("connect", napi_default_method),
+            InstanceMethod<&Invoker::reconnect>("reconnect", napi_default_method),
             InstanceMethod<&Invoker::disconnect>("disconnect", napi_default_method),
+            InstanceMethod<&Invoker::abandon>("abandon", napi_default_method),
             InstanceMethod<&Invoker::welcome>("welcome", napi_default_method),
             InstanceMethod<&Invoker::add_region>("addRegion", napi_default_method),
             InstanceMethod<&Invoker::remove_region>("removeRegion", napi_default_method),
@@ -131,14 +134,36 @@ void Invoker::close(CloseReason) {
 napi_value Invoker::call(napi_env env, napi_callback_info info) {
     Invoker* invoker = through_door(env, info);
     if (invoker == nullptr) return int32_value(env, -EBADF);
-    CallRecord* record = invoker->record_;
+    const CallRecord* record = invoker->record_;
+    Spinner spinner(uint64_t{record->patience_us} * 1000);
+    invocation::CallOutcome outcome;
+    const int rc = invoker->channel_->call(record->request, &spinner, &outcome);
+    return invoker->finished(env, rc, spinner, outcome);
+}
+
+napi_value Invoker::finish(napi_env env, napi_callback_info info) {
+    napi_value self = nullptr;
+    void* wrapped = nullptr;
+    napi_get_cb_info(env, info, nullptr, nullptr, &self, nullptr);
+    if (napi_unwrap(env, self, &wrapped) != napi_ok) return int32_value(env, -EBADF);
+    auto* invoker = static_cast<Invoker*>(wrapped);
+    if (!invoker->channel_) return int32_value(env, -EBADF);
+    const CallRecord* record = invoker->record_;
+    Spinner spinner(uint64_t{record->patience_us} * 1000);
     invocation::CallOutcome outcome;
     const int rc =
-        invoker->channel_->call(record->request, uint64_t{record->patience_us} * 1000, &outcome);
-    record->result_length = outcome.length;
+        invoker->channel_->finish(record->request.worker, record->request.slot, &spinner, &outcome);
+    return invoker->finished(env, rc, spinner, outcome);
+}
+
+napi_value Invoker::finished(napi_env env, int rc, const Spinner& spinner,
+                             const invocation::CallOutcome& outcome) {
+    record_->result_length = outcome.length;
+    if (rc != 0 || outcome.status != 0) [[unlikely]]
+        record_->patience_us = static_cast<uint32_t>(spinner.left_ns() / 1000);
     // Outcomes of awaited calls that were taken meanwhile: no descriptor tells of them any more.
-    if (invoker->channel_->has_ready() && !invoker->turning_) [[unlikely]]
-        invoker->attend_again();
+    if (channel_->has_ready() && !turning_) [[unlikely]]
+        attend_again();
     return int32_value(env, rc < 0 ? rc : static_cast<int32_t>(outcome.status));
 }
 
@@ -282,11 +307,61 @@ void Invoker::connect_step(uint32_t worker) {
                  {connected ? env.Null() : Napi::Value(Napi::String::New(env, reason))});
 }
 
+// For a caller that holds the thread. Arguments: worker, address, ticket, microseconds that it may
+// take. 0, or a negative errno: what connecting said at once, -EACCES (refused), -EHOSTUNREACH, or
+// -ETIMEDOUT.
+Napi::Value Invoker::reconnect(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    const uint32_t worker = uint32_arg(info, 0);
+    const auto [bytes, length] = bytes_arg(info, 2);
+    uint8_t ticket[wire::kTicketBytes] = {};
+    if (!channel_ || worker >= connecting_.size() || length != sizeof ticket) {
+        return Napi::Number::New(env, -EBADF);
+    }
+    std::memcpy(ticket, bytes, sizeof ticket);
+    connecting_[worker].reset();
+    int failed = channel_->connect(worker, string_arg(info, 1), ticket);
+    if (failed != 0) return Napi::Number::New(env, failed);
+    Spinner spinner(static_cast<uint64_t>(double_arg(info, 3) * 1000));
+    std::string reason;
+    invocation::ConnectProgress progress = channel_->connect_step(worker, &reason);
+    while (progress == invocation::ConnectProgress::kPending && spinner.wait()) {
+        progress = channel_->connect_step(worker, &reason);
+    }
+    switch (progress) {
+        case invocation::ConnectProgress::kConnected:
+            return Napi::Number::New(env, 0);
+        case invocation::ConnectProgress::kPending:
+            failed = -ETIMEDOUT;
+            break;
+        case invocation::ConnectProgress::kRefused:
+            failed = -EACCES;
+            break;
+        case invocation::ConnectProgress::kUnreachable:
+            failed = -EHOSTUNREACH;
+            break;
+    }
+    channel_->disconnect(worker);
+    return Napi::Number::New(env, failed);
+}
+
 void Invoker::disconnect(const Napi::CallbackInfo& info) {
     const uint32_t worker = uint32_arg(info, 0);
     if (!channel_ || worker >= connecting_.size()) return;
     connecting_[worker].reset();
     channel_->disconnect(worker);
+}
+
+// Arguments: worker, id of the last request that it started; Infinity: nobody knows.
+void Invoker::abandon(const Napi::CallbackInfo& info) {
+    const uint32_t worker = uint32_arg(info, 0);
+    if (!channel_ || worker >= connecting_.size()) return;
+    const double last = double_arg(info, 1);
+    const bool known = last >= 0 && last < 0x1p64;
+    connecting_[worker].reset();
+    channel_->disconnect(worker);
+    channel_->abandon(worker,
+                      known ? static_cast<uint64_t>(last) : invocation::ClientChannel::kAnyStarted);
 }
 
 // Longest payload and longest result of a connected worker.

@@ -17,7 +17,7 @@ namespace rfaas::addon {
 inline constexpr uint32_t kOutcomeBatch = 64;
 struct CallRecord {
     invocation::CallRequest request;
-    uint32_t patience_us;    // call(): how long to spin for the outcome
+    uint32_t patience_us;    // call(): how long to spin for the outcome; what is left if it failed
     uint32_t result_length;  // call(): length of the result or of the error's text
     invocation::CallOutcome outcomes[kOutcomeBatch];
 };
@@ -49,10 +49,15 @@ class Invoker final : public Napi::ObjectWrap<Invoker>, public Closable {
     static Invoker* through_door(napi_env env, napi_callback_info info);
     static napi_value call(napi_env env, napi_callback_info info);
     static napi_value submit(napi_env env, napi_callback_info info);
+    static napi_value finish(napi_env env, napi_callback_info info);
     static napi_value poll(napi_env env, napi_callback_info info);
+    napi_value finished(napi_env env, int rc, const Spinner& spinner,
+                        const invocation::CallOutcome& outcome);
     Napi::Value record(const Napi::CallbackInfo& info);
     void connect(const Napi::CallbackInfo& info);
+    Napi::Value reconnect(const Napi::CallbackInfo& info);
     void disconnect(const Napi::CallbackInfo& info);
+    void abandon(const Napi::CallbackInfo& info);
     Napi::Value welcome(const Napi::CallbackInfo& info);
     Napi::Value add_region(const Napi::CallbackInfo& info);
     void remove_region(const Napi::CallbackInfo& info);

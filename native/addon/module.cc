@@ -262,6 +262,7 @@ Napi::Object constants(Napi::Env env) {
                                            {"badRequest", n(CallStatus::kBadRequest)},
                                            {"workerLost", n(CallStatus::kWorkerLost)},
                                            {"leaseRevoked", n(CallStatus::kLeaseRevoked)},
+                                           {"notReceived", n(CallStatus::kNotReceived)},
                                        }));
     return out;
 }

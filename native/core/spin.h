@@ -26,6 +26,13 @@ class Spinner {
         return look();
     }
 
+    // What is left of the budget, for who has stopped to wait.
+    [[nodiscard]] uint64_t left_ns() const {
+        if (begin_ns_ == 0 || budget_ns_ == kNoLimit) return budget_ns_;
+        const uint64_t spent = monotonic_ns() - begin_ns_;
+        return spent < budget_ns_ ? budget_ns_ - spent : 0;
+    }
+
   private:
     static constexpr uint32_t kTurnsPerLook = 64;     // about a microsecond
     static constexpr uint32_t kTurnsPerYield = 2048;  // some tens of microseconds

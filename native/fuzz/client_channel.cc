@@ -102,6 +102,7 @@ class Scene {
 
     void finish() {
         channel_.disconnect(0);
+        channel_.abandon(0, forged_);
         poll();
         FUZZ_CHECK(channel_.in_flight() == 0);
         for (const uint32_t owed : owed_) FUZZ_CHECK(owed == 0);
@@ -125,9 +126,10 @@ class Scene {
             return;
         }
         invocation::CallOutcome outcome;
-        const int rc = channel_.call(call, 0, &outcome);
+        Spinner spinner(0);
+        const int rc = channel_.call(call, &spinner, &outcome);
+        if (rc == 0 || rc == -ECONNRESET) ++owed_[call.slot];
         if (rc < 0) return;
-        ++owed_[call.slot];
         // Given up: the slot stays taken until its reply is in, or the worker lost.
         const auto deadline = static_cast<uint32_t>(wire::CallStatus::kDeadline);
         if (outcome.status != deadline || outcome.length != 0) settle(outcome);

@@ -50,10 +50,12 @@ struct Worker {
 
 class Client {
   public:
-    Client(Worker& worker, Script& script) : worker_(worker) {
+    Client(Worker& worker, Script& script, uint64_t session, uint64_t* requests)
+        : worker_(worker), requests_(requests) {
         stranger_.socket = fabric::shm::connect_raw(worker.channel.address());
         Message message = stranger_.hello();
         wire::Hello hello;  // the ticket is all zeros, as the worker's
+        hello.session = session;
         if (script.choose(8) == 0) script.patch(&hello);
         message.private_bytes = sizeof hello;
         if (script.choose(16) == 0) message.private_bytes = script.choose(64);
@@ -82,6 +84,8 @@ class Client {
             while (worker_.channel.next(&call, 0) == 1) worker_.channel.reply(call.slot, 0);
         }
         FUZZ_CHECK(worker_.events.clients == 0);
+        // Their answers wait for an inquiry, or make room for another client.
+        for (const invocation::Call& held : held_) worker_.channel.reply(held.slot, 0);
     }
 
     [[nodiscard]] bool in() const { return in_ && worker_.events.clients == 1; }
@@ -144,16 +148,22 @@ class Client {
 
     void request(Script& script) {
         wire::RequestHeader header;
-        header.request_id = ++requests_;
+        header.request_id = ++*requests_;
         header.output_capacity = 256;
         header.payload_length = script.take<uint8_t>();
         header.function = static_cast<uint16_t>(script.choose(kFunctions + 1));
         header.region = 1;
-        const uint32_t slot = script.choose(kSlots + 1);
+        uint32_t slot = script.choose(kSlots + 1);
         uint32_t length = sizeof header + header.payload_length;
+        if (script.choose(4) == 0) {  // asks what became of a request, this one or an earlier one
+            header.request_id -= script.choose(4);
+            slot |= wire::kInquiry;
+            length = sizeof header;
+        }
         if (script.choose(4) == 0) script.patch(&header);
         if (script.choose(16) == 0) length = script.take<uint16_t>();
-        const uint64_t at = welcome_.slots.address + slot % kSlots * wire::slot_stride(kPayload) +
+        const uint64_t at = welcome_.slots.address +
+                            (slot & 0xff) % kSlots * wire::slot_stride(kPayload) +
                             wire::kHeaderOffset;
         std::memcpy(slots_.data() + (at - welcome_.slots.address), &header, sizeof header);
         // Written in place already, as a large message is.
@@ -208,7 +218,7 @@ class Client {
     fabric::shm::Pages slots_, table_;
     std::vector<invocation::Call> held_;
     bool in_ = false;
-    uint64_t requests_ = 0;
+    uint64_t* requests_;
     uint64_t forged_ = 0;
 };
 
@@ -216,8 +226,14 @@ class Client {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
     static Worker worker(false), revoked(true);
+    static uint64_t session = 0;
+    ++session;
     Script script(data, bytes);
-    Client client(script.choose(8) == 7 ? revoked : worker, script);
-    while (script.more() && client.in()) client.step(script);
+    Worker& chosen = script.choose(8) == 7 ? revoked : worker;
+    uint64_t requests = 0;
+    for (int connection = 0; connection < 3 && script.more(); ++connection) {
+        Client client(chosen, script, session, &requests);
+        while (script.more() && client.in()) client.step(script);
+    }
     return 0;
 }

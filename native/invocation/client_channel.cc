@@ -1,9 +1,10 @@
 #include "invocation/client_channel.h"
 
+#include <sys/random.h>
+
 #include <algorithm>
 #include <cstring>
-
-#include "core/spin.h"
+#include <utility>
 
 namespace rfaas::invocation {
 
@@ -37,6 +38,9 @@ int ClientChannel::open() {
         limits_.slots > wire::kMaxSlots) {
         return -EINVAL;
     }
+    while (session_ == 0) {
+        if (::getrandom(&session_, sizeof session_, 0) != sizeof session_) return -EIO;
+    }
     // Each worker: replies for all slots, and every send may be waiting for its completion.
     const uint64_t depth = uint64_t{limits_.workers} * (limits_.slots + send_depth());
     if (depth > device_->info().max_completion_depth) return -ENOSPC;
@@ -49,6 +53,7 @@ int ClientChannel::open() {
     if (rc < 0) return rc;
     regions_.assign(wire::kMaxRegions, nullptr);
     workers_.resize(limits_.workers);
+    for (Worker& worker : workers_) worker.owed.assign(limits_.slots, 0);
     return 0;
 }
 
@@ -56,8 +61,15 @@ int ClientChannel::connect(uint32_t index, std::string_view address,
                            const uint8_t (&ticket)[wire::kTicketBytes]) {
     if (index >= workers_.size()) return -EINVAL;
     disconnect(index);
+    std::erase_if(ready_, [index](const CallOutcome& outcome) {  // the caller knows
+        return outcome.worker == index && outcome.slot == kWorkerDown;
+    });
     Worker& worker = workers_[index];
+    if (std::memcmp(worker.ticket, ticket, sizeof ticket) != 0) abandon(index, kAnyStarted);
+    std::memcpy(worker.ticket, ticket, sizeof ticket);
+    ++worker.connections;
     wire::Hello hello;
+    hello.session = session_;
     std::memcpy(hello.ticket, ticket, sizeof hello.ticket);
     fabric::QueuePairOptions options;
     options.send_queue = queue_.get();
@@ -70,7 +82,7 @@ int ClientChannel::connect(uint32_t index, std::string_view address,
     if (rc < 0) return rc;
     for (uint32_t i = 0; i < limits_.slots; ++i) {
         fabric::ReceiveRequest receive;
-        receive.id = index;
+        receive.id = receive_id(index, worker);
         rc = worker.pair->post_receive(receive);
         if (rc < 0) return rc;
     }
@@ -116,20 +128,48 @@ ConnectProgress ClientChannel::connect_step(uint32_t index, std::string* reason)
     const size_t texts = size_t{limits_.slots} * wire::kErrorTextBytes;
     const fabric::RemoteKey key = control_->remote_key();
     table(index)[wire::kControlRegion] = {key.address + index * texts, texts, key.rkey};
-    worker.taken.assign(limits_.slots, 0);
     worker.unsignaled = 0;
-    if (write_table(index, 0, wire::kMaxRegions) < 0) {
+    if (write_table(index, 0, wire::kMaxRegions) < 0 || !settle_doubts(index)) {
         *reason = "the first write to the worker failed";
         return ConnectProgress::kUnreachable;
     }
     worker.connected = true;
-    worker.lost = false;
     return ConnectProgress::kConnected;
+}
+
+// Asks the worker about the requests of the last connection. One that does not know our session has
+// served another client since.
+bool ClientChannel::settle_doubts(uint32_t index) {
+    Worker& worker = workers_[index];
+    if (worker.welcome.resumed == 0) {
+        abandon(index, kAnyStarted);
+        return true;
+    }
+    for (uint32_t slot = 0; slot < limits_.slots; ++slot) {
+        if (worker.owed[slot] == 0) continue;
+        wire::RequestHeader header;
+        header.request_id = worker.owed[slot];
+        if (send_header(index, slot, header, slot | wire::kInquiry, {}) < 0) return false;
+    }
+    return true;
 }
 
 void ClientChannel::disconnect(uint32_t index) {
     lose(index);
     workers_[index].pair.reset();
+}
+
+void ClientChannel::abandon(uint32_t index, uint64_t last_started) {
+    Worker& worker = workers_[index];
+    lose(index);
+    for (uint32_t slot = 0; slot < limits_.slots; ++slot) {
+        const uint64_t id = std::exchange(worker.owed[slot], 0);
+        if (id == 0) continue;
+        --in_flight_;
+        const auto status =
+            id <= last_started ? wire::CallStatus::kWorkerLost : wire::CallStatus::kNotReceived;
+        ready_.push_back({index, slot, static_cast<uint32_t>(status), 0});
+    }
 }
 
 int ClientChannel::add_region(fabric::MemoryRegion* region) {
@@ -184,7 +224,7 @@ int ClientChannel::submit(const CallRequest& call) {
     if (call.worker >= workers_.size() || call.slot >= limits_.slots) return -EINVAL;
     Worker& worker = workers_[call.worker];
     if (!worker.connected) return -ENOTCONN;
-    if (worker.taken[call.slot] != 0) return -EBUSY;
+    if (worker.owed[call.slot] != 0) return -EBUSY;
     if (call.input_length > worker.welcome.payload_bytes) return -EMSGSIZE;
     if (call.function > UINT16_MAX || call.input_region >= wire::kMaxRegions ||
         call.output_region >= wire::kMaxRegions) {
@@ -199,40 +239,48 @@ int ClientChannel::submit(const CallRequest& call) {
     header.function = static_cast<uint16_t>(call.function);
     header.region = static_cast<uint16_t>(call.output_region);
 
-    const uint32_t total = static_cast<uint32_t>(sizeof header) + call.input_length;
-    fabric::SendRequest request;
-    request.opcode = fabric::Opcode::kWriteImm;
-    request.immediate = call.slot;
-    request.remote_address =
-        worker.welcome.slots.address + call.slot * worker.slot_stride + wire::kHeaderOffset;
-    request.rkey = worker.welcome.slots.rkey;
-    request.segment_count = 1;
+    fabric::Segment payload;
     if (call.input_length != 0) {
         fabric::MemoryRegion* region = regions_[call.input_region];
         if (region == nullptr || call.input_offset > region->length() ||
             call.input_length > region->length() - call.input_offset) {
             return -EINVAL;
         }
-        request.segments[1] = {region->data() + call.input_offset, call.input_length, region};
+        payload = {region->data() + call.input_offset, call.input_length, region};
+    }
+    const int rc = send_header(call.worker, call.slot, header, call.slot, payload);
+    if (rc < 0) return rc;
+    worker.owed[call.slot] = next_request_id_++;
+    ++in_flight_;
+    return 0;
+}
+
+int ClientChannel::send_header(uint32_t index, uint32_t slot, const wire::RequestHeader& header,
+                               uint32_t immediate, const fabric::Segment& payload) {
+    Worker& worker = workers_[index];
+    fabric::SendRequest request;
+    request.opcode = fabric::Opcode::kWriteImm;
+    request.immediate = immediate;
+    request.remote_address =
+        worker.welcome.slots.address + slot * worker.slot_stride + wire::kHeaderOffset;
+    request.rkey = worker.welcome.slots.rkey;
+    request.segment_count = 1;
+    if (payload.length != 0) {
+        request.segments[1] = payload;
         request.segment_count = 2;
     }
-    if (total <= worker.pair->inline_bytes()) [[likely]] {
+    if (sizeof header + payload.length <= worker.pair->inline_bytes()) [[likely]] {
         request.flags = fabric::kInline;
-        request.segments[0] = {&header, sizeof header, nullptr};
+        request.segments[0] = {const_cast<wire::RequestHeader*>(&header), sizeof header, nullptr};
     } else {
         // The header waits in the control region, in the text of its own slot: nothing is there
         // while the call runs, and the NIC has read it before the reply can come.
-        uint8_t* place = control_->data() +
-                         (size_t{call.worker} * limits_.slots + call.slot) * wire::kErrorTextBytes;
+        uint8_t* place =
+            control_->data() + (size_t{index} * limits_.slots + slot) * wire::kErrorTextBytes;
         std::memcpy(place, &header, sizeof header);
         request.segments[0] = {place, sizeof header, control_.get()};
     }
-    const int rc = post(worker, request);
-    if (rc < 0) return rc;
-    ++next_request_id_;
-    ++in_flight_;
-    worker.taken[call.slot] = 1;
-    return 0;
+    return post(worker, request);
 }
 
 // Turns a completion into an outcome; false if it has none to tell.
@@ -248,45 +296,37 @@ bool ClientChannel::take(const fabric::Completion& completion, CallOutcome* out)
     }
     const auto index = static_cast<uint32_t>(completion.id);
     Worker& worker = workers_[index];
+    if (completion.id != receive_id(index, worker)) [[unlikely]]
+        return false;  // of a connection before this one: what it said is asked for again
     if (completion.status != fabric::Status::kSuccess) [[unlikely]] {
         lose(index);
         return false;
     }
     const uint32_t slot = wire::reply_slot(completion.immediate);
-    if (slot >= worker.taken.size() || worker.taken[slot] == 0) [[unlikely]] {
+    if (slot >= worker.owed.size() || worker.owed[slot] == 0) [[unlikely]] {
         lose(index);  // a reply that nobody asked for
         return false;
     }
     // Fails when the connection has ended behind this reply, which is none the worse for it; the
     // receives that are flushed then tell of the end.
     fabric::ReceiveRequest receive;
-    receive.id = index;
+    receive.id = completion.id;
     (void)worker.pair->post_receive(receive);
-    worker.taken[slot] = 0;
+    worker.owed[slot] = 0;
     --in_flight_;
     out->worker = index;
     out->slot = slot;
     out->status = wire::reply_status(completion.immediate);
     out->length = completion.byte_length;
     if ((completion.immediate & wire::kLastReply) != 0) [[unlikely]]
-        lose(index);
+        abandon(index, 0);
     return true;
 }
 
-// Every call that this worker still owes a reply ends here, then the worker itself.
 void ClientChannel::lose(uint32_t index) {
     Worker& worker = workers_[index];
-    if (!worker.connected || worker.lost) return;
-    worker.lost = true;
-    worker.connected = false;
-    const auto lost = static_cast<uint32_t>(wire::CallStatus::kWorkerLost);
-    for (uint32_t slot = 0; slot < worker.taken.size(); ++slot) {
-        if (worker.taken[slot] == 0) continue;
-        worker.taken[slot] = 0;
-        --in_flight_;
-        ready_.push_back({index, slot, lost, 0});
-    }
-    ready_.push_back({index, kWorkerDown, lost, 0});
+    if (!std::exchange(worker.connected, false)) return;
+    ready_.push_back({index, kWorkerDown, static_cast<uint32_t>(wire::CallStatus::kWorkerLost), 0});
 }
 
 int ClientChannel::poll(CallOutcome* out, int max) {
@@ -308,35 +348,30 @@ int ClientChannel::poll(CallOutcome* out, int max) {
     return count;
 }
 
-int ClientChannel::call(const CallRequest& request, uint64_t patience_ns, CallOutcome* out) {
-    const int rc = submit(request);
-    if (rc < 0) [[unlikely]]
-        return rc;
+int ClientChannel::finish(uint32_t worker, uint32_t slot, Spinner* spinner, CallOutcome* out) {
     // One at a time: ours is almost always the next, and those behind it can wait for poll().
     fabric::Completion completion;
-    Spinner spinner(patience_ns);
     for (;;) {
         const int polled = queue_->poll(&completion, 1);
         if (polled < 0) [[unlikely]]
             return polled;
         if (polled == 1 && take(completion, out)) {
-            if (out->worker == request.worker && out->slot == request.slot) [[likely]]
+            if (out->worker == worker && out->slot == slot) [[likely]]
                 return 0;
             ready_.push_back(*out);
         }
-        if (!workers_[request.worker].connected) [[unlikely]]
+        if (!workers_[worker].connected) [[unlikely]]
             break;
-        if (!spinner.wait()) [[unlikely]] {
-            *out = {request.worker, request.slot,
-                    static_cast<uint32_t>(wire::CallStatus::kDeadline), 0};
+        if (!spinner->wait()) [[unlikely]] {
+            *out = {worker, slot, static_cast<uint32_t>(wire::CallStatus::kDeadline), 0};
             return 0;
         }
     }
-    // The worker was lost: this call's outcome is among those of lose().
+    // If the worker itself has ended, this call's outcome is among those of abandon().
     const auto ours = std::find_if(ready_.begin(), ready_.end(), [&](const CallOutcome& outcome) {
-        return outcome.worker == request.worker && outcome.slot == request.slot;
+        return outcome.worker == worker && outcome.slot == slot;
     });
-    if (ours == ready_.end()) return -EPROTO;
+    if (ours == ready_.end()) return -ECONNRESET;
     *out = *ours;
     ready_.erase(ours);
     return 0;

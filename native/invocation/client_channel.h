@@ -3,7 +3,11 @@
 //
 // The caller owns the slots: it names a free one per call and may name it again when the outcome of
 // that call has been delivered. A slot whose caller stopped waiting stays taken until the reply or
-// the loss of the worker is in; that is what makes late replies harmless.
+// the end of the worker is in; that is what makes late replies harmless.
+//
+// When a connection breaks, kWorkerDown is delivered (unless connect() comes first) and the calls
+// that the worker still owes a reply to are in doubt: it may live. connect() to the same worker
+// asks it what became of them, and abandon() settles them when it is known to have ended.
 #pragma once
 
 #include <deque>
@@ -11,6 +15,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/spin.h"
 #include "fabric/fabric.h"
 #include "rfaas/wire.h"
 
@@ -51,8 +56,10 @@ class ClientChannel {
     ~ClientChannel();
     [[nodiscard]] int open();
 
-    // Starts to connect worker `index`, anew if it was lost. Then call connect_step() until it is
-    // not kPending; connect_fd() is readable when that is worth while.
+    // Starts to connect worker `index`, anew if its connection broke. A ticket that is not the last
+    // one's is another process's: the calls in doubt may have run and end with kWorkerLost. Then
+    // call connect_step() until it is not kPending; connect_fd() is readable when that is worth
+    // while.
     [[nodiscard]] int connect(uint32_t index, std::string_view address,
                               const uint8_t (&ticket)[wire::kTicketBytes]);
     [[nodiscard]] ConnectProgress connect_step(uint32_t index, std::string* reason);
@@ -62,6 +69,10 @@ class ClientChannel {
     }
     [[nodiscard]] bool connected(uint32_t index) const { return workers_[index].connected; }
     void disconnect(uint32_t index);
+    // The worker has ended. Of the calls that it owes a reply to, those with ids up to
+    // `last_started` may have run and end with kWorkerLost, the others with kNotReceived.
+    void abandon(uint32_t index, uint64_t last_started);
+    static constexpr uint64_t kAnyStarted = UINT64_MAX;
 
     // Makes a region known to the workers; -ENOSPC when all indices are taken. The region must
     // outlive its entry.
@@ -73,9 +84,15 @@ class ClientChannel {
     [[nodiscard]] int submit(const CallRequest& request);
     // Delivers outcomes; makes progress. A count, or a negative errno of the fabric.
     [[nodiscard]] int poll(CallOutcome* out, int max);
-    // submit(), then spins until the outcome is in. Outcomes of other calls wait for poll(). When
-    // `patience_ns` is over first: status kDeadline, and the slot stays taken (see above).
-    [[nodiscard]] int call(const CallRequest& request, uint64_t patience_ns, CallOutcome* out);
+    // submit(), then finish().
+    [[nodiscard]] int call(const CallRequest& request, Spinner* spinner, CallOutcome* out) {
+        const int rc = submit(request);
+        return rc < 0 ? rc : finish(request.worker, request.slot, spinner, out);
+    }
+    // Spins until the outcome of a call in flight is in. Outcomes of other calls wait for poll().
+    // When the spinner's time is over first: status kDeadline, and the slot stays taken (see
+    // above). -ECONNRESET: the connection broke, and the call is in doubt.
+    [[nodiscard]] int finish(uint32_t worker, uint32_t slot, Spinner* spinner, CallOutcome* out);
 
     [[nodiscard]] uint32_t in_flight() const { return in_flight_; }
     [[nodiscard]] bool has_ready() const { return !ready_.empty(); }
@@ -89,14 +106,21 @@ class ClientChannel {
   private:
     struct Worker {
         std::unique_ptr<fabric::QueuePair> pair;
+        uint8_t ticket[wire::kTicketBytes] = {};
         wire::Welcome welcome;
         uint64_t slot_stride = 0;
         uint32_t unsignaled = 0;
+        uint32_t connections = 0;  // tells completions of this connection from those of older ones
         bool connected = false;
-        bool lost = false;
-        std::vector<uint8_t> taken;  // by slot: a reply is owed
+        std::vector<uint64_t> owed;  // by slot: id of the request that a reply is owed to, or 0
     };
 
+    [[nodiscard]] static uint64_t receive_id(uint32_t index, const Worker& worker) {
+        return uint64_t{worker.connections} << 32 | index;
+    }
+    [[nodiscard]] bool settle_doubts(uint32_t index);
+    [[nodiscard]] int send_header(uint32_t index, uint32_t slot, const wire::RequestHeader& header,
+                                  uint32_t immediate, const fabric::Segment& payload);
     [[nodiscard]] int post(Worker& worker, fabric::SendRequest& request);
     [[nodiscard]] wire::Region* table(uint32_t worker) const {
         return reinterpret_cast<wire::Region*>(tables_->data()) + worker * wire::kMaxRegions;
@@ -116,6 +140,7 @@ class ClientChannel {
     std::vector<fabric::MemoryRegion*> regions_;
     std::vector<Worker> workers_;
     std::deque<CallOutcome> ready_;
+    uint64_t session_ = 0;
     uint64_t next_request_id_ = 1;
     uint32_t in_flight_ = 0;
 };

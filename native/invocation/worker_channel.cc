@@ -128,15 +128,19 @@ void WorkerChannel::admit(std::unique_ptr<fabric::ConnectionRequest> request) {
     if (!same_ticket(hello.ticket, options_.ticket)) {
         refuse(wire::RefusalReason::kBadTicket, "wrong ticket");
     }
+    const bool resumed = hello.session == session_ && session_ != 0;
     if (pair_ != nullptr && why.empty()) {
-        // The holder of the ticket is back: its old connection may be dead and not know it yet.
         std::vector<uint8_t> event;
-        if (pair_->state() == fabric::QueuePairState::kConnected &&
+        if (!resumed && pair_->state() == fabric::QueuePairState::kConnected &&
             pair_->next_event(&event) != fabric::ConnectionEvent::kDisconnected) {
             refuse(wire::RefusalReason::kBusy, "there is a client already");
         } else {
-            drop_client();
+            drop_client();  // our own client is back: its old connection is dead
         }
+    }
+    const auto runs = [](const Slot& slot) { return slot.state != SlotState::kAnswered; };
+    if (!resumed && std::any_of(slots_.begin(), slots_.end(), runs)) {
+        refuse(wire::RefusalReason::kBusy, "calls of the last client still run");
     }
     if (!why.empty()) {
         events_->refused(request->peer(), why);
@@ -156,9 +160,11 @@ void WorkerChannel::admit(std::unique_ptr<fabric::ConnectionRequest> request) {
     }
     for (uint32_t slot = 0; slot < options_.slots && rc == 0; ++slot) rc = pair_->post_receive({});
     std::memset(table_->data(), 0, table_->length());
-    std::fill(slots_.begin(), slots_.end(), Slot{});
+    if (!resumed) std::fill(slots_.begin(), slots_.end(), Slot{});
+    session_ = hello.session;
     unsignaled_ = 0;
     wire::Welcome welcome;
+    welcome.resumed = resumed ? 1 : 0;
     welcome.slot_count = static_cast<uint16_t>(options_.slots);
     welcome.payload_bytes = options_.payload_bytes;
     welcome.output_bytes = options_.output_bytes;
@@ -185,7 +191,9 @@ void WorkerChannel::drop_client() {
     pair_.reset();
     established_ = false;
     arrived_.clear();
-    std::fill(slots_.begin(), slots_.end(), Slot{});
+    for (Slot& slot : slots_) {
+        if (slot.state == SlotState::kRunning) slot.state = SlotState::kDetached;
+    }
     events_->disconnected();
 }
 
@@ -224,16 +232,26 @@ bool WorkerChannel::accept_request(const fabric::Completion& completion, Call* c
     if (pair_ == nullptr || completion.queue_pair != pair_->number()) return false;  // of the last
     const uint32_t index = completion.immediate;
     wire::RequestHeader header;
-    if (pair_->post_receive({}) < 0 || index >= slots_.size() || slots_[index].busy ||
-        completion.byte_length < sizeof header) {
-        drop_client();  // it breaks the protocol
+    if (pair_->post_receive({}) < 0 || completion.byte_length < sizeof header ||
+        index >= slots_.size() || slots_[index].state != SlotState::kAnswered) [[unlikely]] {
+        const uint32_t inquired = index ^ wire::kInquiry;
+        if (completion.byte_length == sizeof header && inquired < slots_.size()) {
+            take_inquiry(inquired);
+        } else {
+            drop_client();  // it breaks the protocol
+        }
         return false;
     }
     const uint8_t* begin = inputs_->data() + index * input_stride_;
     std::memcpy(&header, begin + wire::kHeaderOffset, sizeof header);
 
     Slot& slot = slots_[index];
-    slot.busy = true;
+    if (header.request_id <= slot.request_id) [[unlikely]] {
+        drop_client();  // a replay of what has been answered
+        return false;
+    }
+    slot.request_id = header.request_id;
+    slot.state = SlotState::kRunning;
     slot.output_capacity = 0;
     if (header.payload_length != completion.byte_length - sizeof header ||
         header.payload_length > options_.payload_bytes || header.region >= wire::kMaxRegions) {
@@ -274,23 +292,35 @@ bool WorkerChannel::accept_request(const fabric::Completion& completion, Call* c
     return true;
 }
 
+// Our client has come back and asks for the answer to a request.
+void WorkerChannel::take_inquiry(uint32_t index) {
+    wire::RequestHeader header;
+    std::memcpy(&header, inputs_->data() + index * input_stride_ + wire::kHeaderOffset,
+                sizeof header);
+    Slot& slot = slots_[index];
+    const bool last = header.request_id == slot.request_id;
+    if (last && slot.state == SlotState::kAnswered) {
+        send_answer(index);
+    } else if (last && slot.state == SlotState::kDetached) {
+        slot.state = SlotState::kRunning;
+    } else if (header.request_id > slot.request_id && slot.state == SlotState::kAnswered) {
+        slot.request_id = header.request_id;
+        slot.state = SlotState::kRunning;
+        fail(index, wire::CallStatus::kNotReceived, {});
+    } else {
+        drop_client();  // it breaks the protocol
+    }
+}
+
 void WorkerChannel::reply(uint32_t index, uint32_t length) {
-    if (pair_ == nullptr || !slots_[index].busy) return;  // its client is gone
     const Slot& slot = slots_[index];
-    if (length > slot.output_capacity || length > options_.output_bytes) {
+    if (length > slot.output_capacity || length > options_.output_bytes) [[unlikely]] {
         fail(index, wire::CallStatus::kOutputTooSmall,
              "the result has " + std::to_string(length) + " bytes, the output takes " +
                  std::to_string(std::min(slot.output_capacity, options_.output_bytes)));
         return;
     }
-    fabric::SendRequest request;
-    if (length != 0) {
-        request.segments[0] = {outputs_->data() + index * output_stride_, length, outputs_.get()};
-        request.segment_count = 1;
-        request.remote_address = slot.output_address;
-        request.rkey = slot.output_rkey;
-    }
-    answer(index, wire::reply_immediate(index, wire::CallStatus::kOk), request);
+    answer(index, wire::reply_immediate(index, wire::CallStatus::kOk), length);
 }
 
 void WorkerChannel::fail(uint32_t index, wire::CallStatus status, std::string_view text) {
@@ -298,39 +328,69 @@ void WorkerChannel::fail(uint32_t index, wire::CallStatus status, std::string_vi
 }
 
 void WorkerChannel::fail_last(uint32_t index, wire::CallStatus status, std::string_view text) {
+    for (uint32_t other = 0; other < slots_.size(); ++other) {
+        if (other != index) fail(other, wire::CallStatus::kWorkerLost, {});
+    }
     fail_with(index, wire::reply_immediate(index, status) | wire::kLastReply, text);
     settle();
 }
 
 void WorkerChannel::fail_with(uint32_t index, uint32_t immediate, std::string_view text) {
-    if (pair_ == nullptr || !slots_[index].busy) return;
-    wire::Region control;
-    std::memcpy(&control, table_->data() + wire::kControlRegion * sizeof control, sizeof control);
-    const uint64_t offset = uint64_t{index} * wire::kErrorTextBytes;
+    if (slots_[index].state == SlotState::kAnswered) return;
     auto length = static_cast<uint32_t>(std::min<size_t>(text.size(), wire::kErrorTextBytes));
     // Not in the middle of a UTF-8 character.
     while (length < text.size() && length > 0 && (text[length] & 0xc0) == 0x80) --length;
-    if (control.length < wire::kErrorTextBytes || offset > control.length - wire::kErrorTextBytes) {
-        length = 0;
-    }
-    fabric::SendRequest request;
     if (length != 0) {
-        uint8_t* place = texts_->data() + index * wire::kErrorTextBytes;
-        std::memcpy(place, text.data(), length);
-        request.segments[0] = {place, length, texts_.get()};
-        request.segment_count = 1;
-        request.remote_address = control.address + offset;
-        request.rkey = control.rkey;
+        std::memcpy(texts_->data() + index * wire::kErrorTextBytes, text.data(), length);
     }
-    answer(index, immediate, request);
+    answer(index, immediate, length);
 }
 
-void WorkerChannel::answer(uint32_t index, uint32_t immediate, fabric::SendRequest& request) {
-    // Free before the client can know: its next request may arrive while we are still here.
-    slots_[index].busy = false;
+// What the slot is to answer: sent now, or when a client that has lost its connection inquires.
+void WorkerChannel::answer(uint32_t index, uint32_t immediate, uint32_t length) {
+    Slot& slot = slots_[index];
+    if (slot.state == SlotState::kAnswered) [[unlikely]]
+        return;
+    const bool attached = slot.state == SlotState::kRunning;
+    slot.immediate = immediate;
+    slot.length = length;
+    // Before the client can know: its next request may arrive while we are still here.
+    slot.state = SlotState::kAnswered;
+    if (attached) [[likely]]
+        send_answer(index);
+}
+
+void WorkerChannel::send_answer(uint32_t index) {
+    const Slot& slot = slots_[index];
+    fabric::SendRequest request;
     request.opcode = fabric::Opcode::kWriteImm;
-    request.immediate = immediate;
+    request.immediate = slot.immediate;
+    if (wire::reply_status(slot.immediate) != static_cast<uint32_t>(wire::CallStatus::kOk))
+        [[unlikely]] {
+        aim_text(index, slot.length, &request);
+    } else if (slot.length != 0) {
+        request.segments[0] = {outputs_->data() + index * output_stride_, slot.length,
+                               outputs_.get()};
+        request.segment_count = 1;
+        request.remote_address = slot.output_address;
+        request.rkey = slot.output_rkey;
+    }
     post(request);
+}
+
+// The text goes to the client's control region, if the client has named one that takes it.
+void WorkerChannel::aim_text(uint32_t index, uint32_t length, fabric::SendRequest* request) {
+    wire::Region control;
+    std::memcpy(&control, table_->data() + wire::kControlRegion * sizeof control, sizeof control);
+    const uint64_t offset = uint64_t{index} * wire::kErrorTextBytes;
+    if (length == 0 || control.length < wire::kErrorTextBytes ||
+        offset > control.length - wire::kErrorTextBytes) {
+        return;
+    }
+    request->segments[0] = {texts_->data() + index * wire::kErrorTextBytes, length, texts_.get()};
+    request->segment_count = 1;
+    request->remote_address = control.address + offset;
+    request->rkey = control.rkey;
 }
 
 // One in `slots` sends is signalled and retires the others. A send queue that is full is drained;

@@ -1,6 +1,10 @@
 // The worker's end of the invocation protocol (include/rfaas/wire.h): it listens, lets in the one
 // client that has the ticket, takes requests from its slots and answers them.
 //
+// A slot outlives the connection: its call goes on, and its answer waits for the client to come
+// back and inquire. A client of another session gets fresh slots, once no call of the last one
+// runs.
+//
 // Everything that a request says comes from the client and is checked on a copy. What a client can
 // break that way is its own connection.
 #pragma once
@@ -60,7 +64,8 @@ class WorkerChannel {
     // The result is in the call's output buffer. From any order of calls; not from other threads.
     void reply(uint32_t slot, uint32_t length);
     void fail(uint32_t slot, wire::CallStatus status, std::string_view text);
-    // fail() by a worker that ends now: its client sends nothing more.
+    // fail() by a worker that ends now: its client sends nothing more. The other calls that have
+    // started end with kWorkerLost and no text.
     void fail_last(uint32_t slot, wire::CallStatus status, std::string_view text);
     // From now on next() answers every request with `reason`, kLeaseRevoked or kLeaseEnded, and
     // returns none. Calls that it has returned go on.
@@ -83,20 +88,31 @@ class WorkerChannel {
     [[nodiscard]] size_t output_stride() const { return output_stride_; }
 
   private:
+    enum class SlotState : uint8_t {
+        kAnswered,  // or never used; the answer stays for an inquiry
+        kRunning,
+        kDetached  // running; its client has lost the connection and not inquired since
+    };
     struct Slot {
-        bool busy = false;  // from the arrival of the request to its answer
+        uint64_t request_id = 0;  // of the last request
         uint64_t output_address = 0;
         uint64_t output_rkey = 0;
         uint32_t output_capacity = 0;
+        uint32_t immediate = 0;  // of the answer
+        uint32_t length = 0;     // of the result, or of the error's text
+        SlotState state = SlotState::kAnswered;
     };
 
     void serve_connections();
     void admit(std::unique_ptr<fabric::ConnectionRequest> request);
     void drop_client();
     [[nodiscard]] bool accept_request(const fabric::Completion& completion, Call* call);
-    void post(fabric::SendRequest& request);
-    void answer(uint32_t slot, uint32_t immediate, fabric::SendRequest& request);
+    void take_inquiry(uint32_t slot);
+    void answer(uint32_t slot, uint32_t immediate, uint32_t length);
+    void send_answer(uint32_t slot);
+    void aim_text(uint32_t slot, uint32_t length, fabric::SendRequest* request);
     void fail_with(uint32_t slot, uint32_t immediate, std::string_view text);
+    void post(fabric::SendRequest& request);
     [[nodiscard]] bool drain();
 
     WorkerEvents* events_;
@@ -107,6 +123,7 @@ class WorkerChannel {
     std::unique_ptr<fabric::Listener> listener_;
     std::unique_ptr<fabric::QueuePair> pair_;
     bool established_ = false;
+    uint64_t session_ = 0;  // whose slots these are; 0: nobody's yet
     int epoll_ = -1;
     size_t input_stride_ = 0, output_stride_ = 0;
     std::vector<Slot> slots_;

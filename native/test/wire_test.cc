@@ -46,6 +46,7 @@ std::string hex(const T& value) {
 
 TEST(Wire, StructsAreTheGoldenBytes) {
     Hello hello;
+    hello.session = 0xfedcba9876543210;
     for (uint8_t i = 0; i < kTicketBytes; ++i) hello.ticket[i] = i;
     EXPECT_EQ(hex(hello), golden("structs", "hello"));
 
@@ -61,6 +62,7 @@ TEST(Wire, StructsAreTheGoldenBytes) {
     welcome.payload_bytes = 1 << 20;
     welcome.output_bytes = 1 << 19;
     welcome.function_count = 3;
+    welcome.resumed = 1;
     welcome.slots = {0x1122334455667788, 8 * slot_stride(1 << 20), 0x1234};
     welcome.regions = {0x99aabbccddeeff00, kMaxRegions * sizeof(Region), 0x5678};
     EXPECT_EQ(hex(welcome), golden("structs", "welcome"));
@@ -103,6 +105,7 @@ TEST(Wire, CallStatusesKeepTheirNumbers) {
         {"badRequest", CallStatus::kBadRequest},
         {"workerLost", CallStatus::kWorkerLost},
         {"leaseRevoked", CallStatus::kLeaseRevoked},
+        {"notReceived", CallStatus::kNotReceived},
     };
     for (const auto& [name, status] : statuses) {
         EXPECT_EQ(std::to_string(static_cast<int>(status)), golden("callStatuses", name)) << name;
@@ -122,6 +125,7 @@ TEST(Wire, SlotsAndImmediatesAreComputedAsWrittenDown) {
     for (const auto& [name, immediate] : immediates) {
         EXPECT_EQ(std::to_string(immediate), golden("replyImmediates", name)) << name;
     }
+    EXPECT_EQ(std::to_string(5 | kInquiry), golden("requestImmediates", "inquiry, slot 5"));
     EXPECT_EQ(reply_slot(reply_immediate(1023, CallStatus::kBadRequest)), 1023u);
     EXPECT_EQ(reply_status(reply_immediate(1023, CallStatus::kBadRequest)), 6u);
 }

@@ -1,7 +1,9 @@
 // The third argument of a function. Made for every call, so what costs is made when it is looked at.
 
+export const deadlinePassed = 'the deadline has passed'
+
 export class CallContext {
-  /** Unique per connection. */
+  /** Unique among the calls of one client. */
   readonly requestId: bigint
   /** Index of this worker in its lease. */
   readonly worker: number
@@ -10,7 +12,7 @@ export class CallContext {
   #controller: AbortController | undefined
   #timer: NodeJS.Timeout | undefined
   #ended = false
-  #aborted = false
+  #reason: string | undefined
 
   constructor(requestId: bigint, worker: number, timeoutUs: number) {
     this.requestId = requestId
@@ -22,21 +24,23 @@ export class CallContext {
   get signal(): AbortSignal {
     if (this.#controller === undefined) {
       this.#controller = new AbortController()
-      if (!this.#ended && this.deadlineMs !== Infinity) {
+      if (this.#reason !== undefined) {
+        this.#controller.abort(new Error(this.#reason))
+      } else if (!this.#ended && this.deadlineMs !== Infinity) {
         const restMs = Math.max(0, this.deadlineMs - Date.now())
-        this.#timer = setTimeout(() => this.abort('the deadline has passed'), restMs)
+        this.#timer = setTimeout(() => this.abort(deadlinePassed), restMs)
       }
     }
     return this.#controller.signal
   }
 
-  /** Timers may fire a fraction before the clock shows their time, so this is not a comparison. */
-  get aborted(): boolean {
-    return this.#aborted
+  /** Timers may fire a fraction before the clock shows their time, so it is not asked alone. */
+  get timedOut(): boolean {
+    return this.#reason === deadlinePassed || Date.now() >= this.deadlineMs
   }
 
   abort(reason: string): void {
-    this.#aborted = true
+    this.#reason ??= reason
     clearTimeout(this.#timer)
     this.#controller?.abort(new Error(reason))
   }

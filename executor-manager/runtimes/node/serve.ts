@@ -2,7 +2,7 @@
 // between, so that promises and timers of functions make progress; warm, it sleeps on the event loop
 // until the addon wakes it. Functions that return promises run concurrently, up to the slots.
 import type { Channel } from './channel.js'
-import { CallContext } from './context.js'
+import { CallContext, deadlinePassed } from './context.js'
 import { errorOf, resultOf, type Outcome, type PackageFunction } from './invoke.js'
 
 // One look at the fabric: long enough to hide the turn of the event loop, short enough for timers.
@@ -11,6 +11,9 @@ const spinUs = 50
 const maxTurnMs = 1
 // How long an asynchronous function may take to heed its signal before its worker is ended.
 const deadlineGraceMs = 100
+// How long calls go on without their client, whose connection may only have been cut: then their
+// signals abort. What they return until then, or after it, waits for the client.
+const lingerMs = 30_000
 
 export interface ServerOptions {
   worker: number
@@ -40,6 +43,7 @@ export class CallServer {
   #scheduled = false
   #stopping = false
   #finished = false
+  #lingering: NodeJS.Timeout | undefined
   /** The call that has the thread, for the report of a process that ends inside of it. */
   #current: Call | undefined
 
@@ -56,15 +60,13 @@ export class CallServer {
     return call && { function: call.name, requestId: String(call.context.requestId) }
   }
 
-  /** The process ends now: whoever waits for a call learns why. */
+  /** The process ends now, because of the call that has the thread or, if none has, of one that is
+   * not settled: its caller learns why, the others that their worker was lost. */
   abandon(cause: string): void {
-    const calls = [...this.#pending.values()]
-    if (this.#current !== undefined) calls.push(this.#current)
+    const call = this.#current ?? [...this.#pending.values()].pop()
     this.#pending.clear()
     this.#current = undefined
-    const last = calls.pop()
-    for (const call of calls) this.#channel.fail(call.slot, 'workerLost', cause)
-    if (last !== undefined) this.#channel.failLast(last.slot, 'workerLost', cause)
+    if (call !== undefined) this.#channel.failLast(call.slot, 'workerLost', cause)
   }
 
   start(): void {
@@ -85,14 +87,16 @@ export class CallServer {
     this.#schedule()
   }
 
-  /** The client is gone: nobody waits for the calls that still run, and their slots belong to the
-   * next client. Their results are dropped. */
+  connected(): void {
+    clearTimeout(this.#lingering)
+  }
+
+  /** The client is gone, for good or for a moment. */
   disconnected(): void {
-    for (const call of this.#pending.values()) {
-      this.#forget(call)
-      call.context.abort('the caller is gone')
-    }
-    this.#pending.clear()
+    clearTimeout(this.#lingering)
+    this.#lingering = setTimeout(() => {
+      for (const call of this.#pending.values()) call.context.abort('the caller is gone')
+    }, lingerMs).unref()
   }
 
   #schedule(): void {
@@ -179,11 +183,11 @@ export class CallServer {
       call.timer = setTimeout(() => this.#deadline(call), Math.max(0, restMs))
     }
     const settle = (outcome: Outcome): void => {
-      this.#forget(call)
-      // Of a client that is gone: the slot may already hold a call of the next one.
-      if (this.#pending.get(slot) !== call) return
+      clearTimeout(call.timer)
+      call.context.end()
+      if (this.#pending.get(slot) !== call) return // the worker is about to end
       this.#pending.delete(slot)
-      if (call.context.aborted || Date.now() >= call.context.deadlineMs) {
+      if (call.context.timedOut) {
         this.#channel.fail(slot, 'deadline', 'the function ended after its deadline')
       } else {
         this.#answer(slot, outcome)
@@ -199,19 +203,13 @@ export class CallServer {
   }
 
   #deadline(call: Call): void {
-    call.context.abort('the deadline has passed')
+    call.context.abort(deadlinePassed)
     call.timer = setTimeout(() => {
-      this.#pending.delete(call.slot)
+      this.#pending.clear()
       const message = 'the function ran past its deadline; its worker is being restarted'
-      this.#channel.fail(call.slot, 'deadline', message)
-      this.abandon('another function of its worker ran past its deadline')
+      this.#channel.failLast(call.slot, 'deadline', message)
       this.#options.overdue(call.name, call.context.requestId)
     }, deadlineGraceMs)
-  }
-
-  #forget(call: Call): void {
-    clearTimeout(call.timer)
-    call.context.end()
   }
 
   #answer(slot: number, outcome: Outcome): void {

@@ -32,7 +32,10 @@ async function main(): Promise<void> {
 
   const refusals = new Set<string>()
   const channel = new Channel(configuration, names, {
-    connected: () => sendEvent({ event: 'connected' }),
+    connected: () => {
+      server.connected()
+      sendEvent({ event: 'connected' })
+    },
     disconnected: () => {
       server.disconnected()
       sendEvent({ event: 'disconnected' })

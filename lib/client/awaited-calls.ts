@@ -1,0 +1,198 @@
+// The calls that are awaited: sent to whichever worker has room, and settled by what comes back.
+//
+// A call that certainly did not run is sent again until its deadline. One that may have run is sent
+// again only if it is idempotent; otherwise its error says that nobody knows.
+import type { RfaasError } from '../errors.js'
+import { native, type NativeInvoker } from '../native.js'
+import {
+  iFunction,
+  iInputLength,
+  iInputOffset,
+  iInputRegion,
+  iOutcomes,
+  iSlot,
+  iTimeout,
+  iWorker,
+  oLength,
+  oSlot,
+  oStatus,
+  outcomeWords,
+  oWorker,
+} from './call-record.js'
+import { graceUs, type FunctionsSettings } from './call-options.js'
+import type { CallMemory } from './memory.js'
+import { callError, errnos, sendError } from './outcome.js'
+import { WaitingCalls, type Waiting } from './waiting.js'
+import { pickWorker, refusalOf, type WorkerConnection } from './worker-connection.js'
+
+const { callStatuses, workerDown } = native.constants
+const { ok, workerLost, leaseRevoked, leaseEnded, notReceived } = callStatuses
+
+export class AwaitedCalls {
+  readonly #invoker: NativeInvoker
+  readonly #record: Uint32Array
+  readonly #memory: CallMemory
+  readonly #workers: readonly WorkerConnection[]
+  readonly #settings: FunctionsSettings
+  readonly #waiting = new WaitingCalls((call) => this.#send(call))
+  #closed = false
+
+  constructor(
+    invoker: NativeInvoker,
+    record: Uint32Array,
+    memory: CallMemory,
+    workers: readonly WorkerConnection[],
+    settings: FunctionsSettings,
+  ) {
+    this.#invoker = invoker
+    this.#record = record
+    this.#memory = memory
+    this.#workers = workers
+    this.#settings = settings
+  }
+
+  add(call: Waiting): void {
+    this.#waiting.add(call)
+  }
+
+  /** Resolves when no call waits. */
+  drained(): Promise<void> {
+    return this.#waiting.drained()
+  }
+
+  /** Ends all calls for this reason. */
+  close(reason: RfaasError): void {
+    this.#closed = true
+    this.#waiting.close(reason)
+  }
+
+  /** Slots may have become free, or workers ready. */
+  pump(): void {
+    this.#waiting.pump()
+  }
+
+  /** Takes all outcomes that are there. */
+  collect(): void {
+    if (this.#closed) return
+    this.poll()
+    this.#waiting.pump()
+  }
+
+  /** The same for a caller that takes the free slots itself. */
+  poll(): void {
+    for (let count = this.#invoker.poll(); count > 0; count = this.#invoker.poll()) {
+      this.#take(count)
+    }
+  }
+
+  /** As long as calls are in flight the event loop looks for their outcomes. */
+  attend(): void {
+    this.#invoker.attend(this.#onOutcomes, this.#settings.hotWaitMs * 1000)
+  }
+
+  /** The worker has been out of reach for a while: what may run twice does not wait for it. */
+  repeatDoubtful(worker: WorkerConnection): void {
+    for (const [slot, call] of worker.calls.entries()) {
+      if (call === undefined || call.settled || !call.idempotent) continue
+      worker.calls[slot] = undefined // the slot stays taken
+      call.mayHaveRun = true
+      this.#waiting.repeat(call)
+    }
+    this.#waiting.pump()
+  }
+
+  readonly #onOutcomes = (count: number): void => {
+    this.#take(count)
+    this.#waiting.pump()
+  }
+
+  /** False: not now. */
+  #send(call: Waiting): boolean {
+    const worker = pickWorker(this.#workers, this.#settings.slots)
+    const connection = worker < 0 ? undefined : this.#workers[worker]
+    const slot = connection?.free.pop()
+    if (connection === undefined || slot === undefined) {
+      const refusal = refusalOf(this.#workers)
+      if (refusal !== 0) throw callError(call.name, refusal, '', call.mayHaveRun)
+      return false
+    }
+    const record = this.#record
+    const from = this.#memory.find(call.input)
+    record[iWorker] = worker
+    record[iSlot] = slot
+    record[iFunction] = call.index
+    record[iTimeout] = call.waited ? timeLeftUs(call) : call.timeoutUs
+    if (from !== undefined) {
+      record[iInputRegion] = from.index
+      record[iInputOffset] = from.offset
+      record[iInputLength] = from.length
+    } else {
+      connection.staging.putInput(record, slot, call.input)
+    }
+    connection.staging.nameOutput(record, slot, this.#settings.outputBytes)
+    const errno = this.#invoker.submit()
+    if (errno < 0) {
+      connection.release(slot)
+      if (errno !== errnos.notConnected) throw sendError(call.name, errno)
+      connection.suspect()
+      setImmediate(() => this.collect())
+      return false
+    }
+    connection.calls[slot] = call
+    call.at = connection
+    call.slot = slot
+    this.attend()
+    return true
+  }
+
+  #take(count: number): void {
+    const record = this.#record
+    for (let i = 0, at = iOutcomes; i < count; ++i, at += outcomeWords) {
+      const slot = record[at + oSlot] ?? 0
+      const connection = this.#workers[record[at + oWorker] ?? 0]
+      if (connection === undefined) continue
+      if (slot === workerDown) {
+        connection.down()
+        continue
+      }
+      const call = connection.calls[slot]
+      if (call !== undefined && !call.settled) {
+        this.#settle(call, connection, record[at + oStatus] ?? 0, record[at + oLength] ?? 0)
+      }
+      connection.release(slot)
+    }
+  }
+
+  #settle(call: Waiting, connection: WorkerConnection, status: number, length: number): void {
+    if (status === ok) {
+      const result = connection.staging.output(call.slot, length).slice()
+      this.#waiting.resolve(call, result)
+      return
+    }
+    const worker = this.#workers.indexOf(connection)
+    const said = length === 0 ? '' : this.#invoker.errorText(worker, call.slot, length)
+    if (status === leaseRevoked || status === leaseEnded) {
+      connection.refuse(status)
+      if (refusalOf(this.#workers) === 0) return this.#waiting.repeat(call)
+    }
+    if (status === notReceived) return this.#waiting.repeat(call)
+    if (status === workerLost && said === '') return this.#lost(call, connection)
+    this.#waiting.reject(call, callError(call.name, status, said, call.mayHaveRun))
+  }
+
+  /** Its worker ended while it ran, or may have run it. */
+  #lost(call: Waiting, connection: WorkerConnection): void {
+    call.mayHaveRun = true
+    if (call.idempotent) return this.#waiting.repeat(call)
+    // The executor manager knows why, and says so in a moment.
+    void connection.causeOfEnd().then((cause) => {
+      const said = cause === '' ? '' : `${cause}; the call may or may not have run`
+      this.#waiting.reject(call, callError(call.name, workerLost, said, true))
+    })
+  }
+}
+
+/** What the worker may take for a call whose time has been running. */
+function timeLeftUs({ deadline }: Waiting): number {
+  return Math.max(1, Math.ceil((deadline - performance.now()) * 1000) - graceUs)
+}
