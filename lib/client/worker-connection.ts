@@ -236,7 +236,8 @@ export function pickWorker(workers: readonly WorkerConnection[], slots: number):
       if (most === slots) break
     }
   }
-  return best >= 0 ? best : workers.findIndex(takesCalls)
+  if (best >= 0 || workers.some(({ ready }) => ready)) return best
+  return workers.findIndex(takesCalls)
 }
 
 const takesCalls = (worker: WorkerConnection): boolean =>

@@ -1,6 +1,7 @@
 // One worker without an executor manager, and a client that is connected to it: the test itself
 // says on the worker's stdin what a manager would say.
 import { spawn, type ChildProcess } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -9,11 +10,10 @@ import type { Readable } from 'node:stream'
 
 import { workerProgram } from '../../executor-manager/src/paths.js'
 import { Functions } from '../../lib/client/functions.js'
-import type { Runtime } from '../../lib/control/schemas.js'
+import type { Runtime, WorkerEndpoint } from '../../lib/control/schemas.js'
 import { native } from '../../lib/native.js'
 
-const ticket = '07'.repeat(32)
-const slots = 4
+export const slots = 4
 const bytes = 4096
 
 export interface WorkerEvent {
@@ -33,6 +33,7 @@ export class LoneWorker {
   readonly ended: Promise<void>
   readonly #folder: string
   readonly #runtime: Runtime
+  readonly #ticket = randomBytes(32).toString('hex')
   #functions: Functions[] = []
 
   constructor(runtime: Runtime, path: string) {
@@ -61,7 +62,7 @@ export class LoneWorker {
       provider: 'shm',
       device: '',
       address: this.address,
-      ticket,
+      ticket: this.#ticket,
       package: path,
       worker: 0,
       slots,
@@ -83,8 +84,15 @@ export class LoneWorker {
     this.process.stdin?.write(text)
   }
 
-  async connect(): Promise<Functions> {
+  /** What an executor manager says of it. */
+  endpoint(worker = 0): WorkerEndpoint {
+    return { worker, core: worker, address: this.address, ticket: this.#ticket }
+  }
+
+  /** A client of this worker and `others`. */
+  async connect(...others: LoneWorker[]): Promise<Functions> {
     const names = [...(await this.ready)]
+    await Promise.all(others.map(({ ready }) => ready))
     const device = native.openDevice('shm', '')
     const functions = await Functions.connect(
       device,
@@ -94,7 +102,7 @@ export class LoneWorker {
         runtime: this.#runtime,
         provider: 'shm',
         functions: names,
-        workers: [{ worker: 0, core: 0, address: this.address, ticket }],
+        workers: [this, ...others].map((lone, index) => lone.endpoint(index)),
       },
       { slots, payloadBytes: bytes, outputBytes: bytes, hotWaitMs: 1 },
       () => Promise.resolve(device.close()),
