@@ -74,7 +74,8 @@
       "native/fuzz/worker_channel.cc",
       "native/fuzz/client_channel.cc",
       "native/fuzz/executor_config.cc",
-      "native/fuzz/package_exports.cc"
+      "native/fuzz/package_exports.cc",
+      "native/fuzz/sandbox_config.cc"
     ],
     "verbs_fuzz_sources": [
       "native/fuzz/verbs_address.cc"
