@@ -3,43 +3,14 @@
 // which stays open: its end tells the worker that the manager is gone.
 import type { ChildProcess } from 'node:child_process'
 import type { Readable } from 'node:stream'
-import { Type, type Static } from 'typebox'
-import { inspect } from '../../lib/control/check.js'
 import type { Logger } from '../../lib/control/log.js'
 import { RfaasError } from '../../lib/errors.js'
 import type { Enclosure } from './enclosure.js'
 import { RateLimit, readLines } from './lines.js'
 import type { Program } from './paths.js'
-import { encodeLines, spawnConfined, UnconfinedEvent, type SandboxSettings } from './sandbox.js'
+import { encodeLines, spawnConfined, type SandboxSettings } from './sandbox.js'
 import { cpuMeter } from './usage.js'
-
-const functionName = Type.String({ minLength: 1, maxLength: 127 })
-const requestId = Type.String({ pattern: '^[0-9]{1,20}$' })
-const sentence = Type.String({ maxLength: 4096 })
-
-const WorkerEvent = Type.Union([
-  UnconfinedEvent,
-  Type.Object({
-    event: Type.Literal('ready'),
-    address: Type.String({ minLength: 1, maxLength: 256 }),
-    functions: Type.Array(functionName, { minItems: 1, maxItems: 4096, uniqueItems: true }),
-  }),
-  Type.Object({ event: Type.Literal('error'), message: sentence }),
-  Type.Object({ event: Type.Literal('connected') }),
-  Type.Object({ event: Type.Literal('disconnected') }),
-  Type.Object({ event: Type.Literal('refused'), reason: sentence }),
-  Type.Object({
-    event: Type.Literal('running'),
-    function: Type.Optional(functionName),
-    requestId: Type.Optional(requestId),
-  }),
-  Type.Object({
-    event: Type.Literal('timeout'),
-    function: Type.Optional(functionName),
-    requestId: Type.Optional(requestId),
-  }),
-])
-type WorkerEvent = Static<typeof WorkerEvent>
+import { parseWorkerEvent, type WorkerEvent } from './worker-events.js'
 
 // 4096 names of 127 characters fit, JSON around them included.
 const maxEventBytes = 1024 * 1024
@@ -169,15 +140,9 @@ export class WorkerProcess {
       this.#fail(`sent more than ${maxEventsPerSecond} events in a second`)
       return
     }
-    let event: unknown
-    try {
-      event = JSON.parse(text)
-    } catch {
-      this.#fail('sent an event that is not JSON')
-      return
-    }
-    if (inspect(WorkerEvent, event) !== undefined) this.#fail('sent an event that makes no sense')
-    else this.#take(event as WorkerEvent)
+    const event = parseWorkerEvent(text)
+    if (typeof event === 'string') this.#fail(event)
+    else this.#take(event)
   }
 
   #take(event: WorkerEvent): void {
