@@ -171,6 +171,16 @@ describe('a worker that is stopped', () => {
     worker.process.kill('SIGCONT')
   })
 
+  test('is not waited for when nobody has connected to it yet', async () => {
+    const worker = start()
+    await worker.ready
+    worker.process.kill('SIGSTOP')
+    expect(await failure(worker.connect())).toMatchObject({
+      code: 'ERR_RFAAS_UNAVAILABLE',
+      message: expect.stringContaining('no answer within 10000 ms') as string,
+    })
+  })
+
   test('does not keep functions from being closed', async () => {
     const worker = start()
     const functions = await worker.connect()
