@@ -184,6 +184,7 @@ export class AwaitedCalls {
   #lost(call: Waiting, connection: WorkerConnection): void {
     call.mayHaveRun = true
     if (call.idempotent) return this.#waiting.repeat(call)
+    call.at = undefined
     // The executor manager knows why, and says so in a moment.
     void connection.causeOfEnd().then((cause) => {
       const said = cause === '' ? '' : `${cause}; the call may or may not have run`

@@ -131,7 +131,10 @@ export class WaitingCalls {
       if (now < call.deadline) continue
       const time = `within ${call.timeoutUs / 1000} ms`
       if (call.at === undefined) {
-        this.#giveUp(call, 'ERR_RFAAS_DEADLINE', `no worker took the call ${time}`)
+        const why = call.mayHaveRun
+          ? 'its worker was lost and no other answered'
+          : 'no worker took it'
+        this.#giveUp(call, 'ERR_RFAAS_DEADLINE', `${why} ${time}`)
       } else if (call.at.connected) {
         call.at.late(call.slot)
         this.#giveUp(call, 'ERR_RFAAS_DEADLINE', `no answer ${time}`)

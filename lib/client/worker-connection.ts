@@ -44,7 +44,9 @@ export class WorkerConnection {
   #endpoint: WorkerEndpoint
   #connected = false
   #refusal = 0
+  #attempt = 0
   #reconnecting: NodeJS.Timeout | undefined
+  #reconnectMs = firstReconnectMs
   #doubting: NodeJS.Timeout | undefined
   #mourning: NodeJS.Timeout | undefined
   #cancelConnect: (() => void) | undefined
@@ -80,7 +82,9 @@ export class WorkerConnection {
     return this.#connected && this.#endpoint.ticket === ticket
   }
 
+  /** Rejects when this attempt fails; there will be others until the worker is reached. */
   async connect(endpoint: WorkerEndpoint = this.#endpoint): Promise<void> {
+    const attempt = ++this.#attempt
     if (endpoint.ticket !== this.#endpoint.ticket) this.#refusal = 0
     this.#endpoint = endpoint
     this.#setConnected(false)
@@ -104,7 +108,12 @@ export class WorkerConnection {
       reject(error)
     }
     this.#events.outcomes() // of the process before this one, if it is another
-    await promise
+    try {
+      await promise
+    } catch (error) {
+      if (attempt === this.#attempt) this.#failed(error)
+      throw error
+    }
     this.#cancelConnect = undefined
     this.#established()
   }
@@ -112,6 +121,7 @@ export class WorkerConnection {
   /** For a caller that holds the thread: connects again within `budgetUs`. */
   resume(budgetUs: number): boolean {
     if (this.#closed) return false
+    ++this.#attempt
     this.#cancelConnect?.()
     this.#cancelConnect = undefined
     const { worker, address, ticket } = this.#endpoint
@@ -135,7 +145,7 @@ export class WorkerConnection {
     this.#setConnected(false)
     if (this.#closed) return
     this.#doubting ??= setTimeout(() => this.#events.doubtful(), doubtMs).unref()
-    this.#reconnect(firstReconnectMs)
+    this.#reconnect()
   }
 
   /** The worker has ended. Of the calls that it has not answered only those up to the request
@@ -202,25 +212,28 @@ export class WorkerConnection {
   #established(): void {
     this.#setConnected(true)
     this.#cause = undefined
+    this.#reconnectMs = firstReconnectMs
     for (const timer of [this.#reconnecting, this.#doubting, this.#mourning]) clearTimeout(timer)
     this.#doubting = this.#mourning = undefined
     this.#events.connected()
   }
 
-  #reconnect(delayMs: number): void {
+  #failed(error: unknown): void {
+    if (this.#closed) return
+    if (error instanceof RfaasError && nobodyListens.has(error.errno ?? 0)) {
+      // The executor manager knows more, and says so if it can.
+      this.#mourning ??= setTimeout(() => this.ended('', Infinity), causeTimeoutMs).unref()
+    }
+    this.#reconnect()
+  }
+
+  #reconnect(): void {
     clearTimeout(this.#reconnecting)
     this.#reconnecting = setTimeout(() => {
-      if (this.#closed || this.#connected) return
-      this.connect().catch((error: unknown) => {
-        if (this.#closed || this.#connected) return
-        if (error instanceof RfaasError && nobodyListens.has(error.errno ?? 0)) {
-          // The executor manager knows more, and says so if it can.
-          this.#mourning ??= setTimeout(() => this.ended('', Infinity), causeTimeoutMs).unref()
-        }
-        this.#reconnect(Math.min(2 * delayMs, lastReconnectMs))
-      })
-    }, delayMs)
+      if (!this.#closed && !this.#connected) this.connect().catch(() => undefined)
+    }, this.#reconnectMs)
     this.#reconnecting.unref()
+    this.#reconnectMs = Math.min(2 * this.#reconnectMs, lastReconnectMs)
   }
 }
 
