@@ -1,5 +1,5 @@
-// The store's records and its file, changed behind our back: an error that names what is wrong, never
-// a record that is silently gone or made up, never the end of the process.
+// The store's records changed behind our back, its file cut off: an error that names what is wrong,
+// never a record that is silently gone. (Pages that are damaged inside the file are LMDB's to read.)
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
