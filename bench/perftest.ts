@@ -7,7 +7,7 @@ import { promisify } from 'node:util'
 import type { Cores } from './cores.js'
 
 const run = promisify(execFile)
-const timeoutMs = 60_000
+const timeoutMs = 20_000
 const port = 18_515
 const connectRetryMs = 100
 
@@ -16,6 +16,12 @@ export function perftestMissing(provider: string): string | undefined {
   if (provider !== 'verbs') return 'perftest measures verbs devices only'
   const { error } = spawnSync('ib_write_lat', ['--version'], { stdio: 'ignore' })
   return error === undefined ? undefined : 'perftest is not installed (Debian: perftest)'
+}
+
+/** The reason, in a line, why a run of it failed. */
+export function perftestFailure(error: unknown): string {
+  const text = error instanceof Error ? error.message : String(error)
+  return `it failed: ${text.split('\n')[0]}`
 }
 
 /** Typical time one way, in ns. */
@@ -60,7 +66,7 @@ async function measure(
   } finally {
     if (server.exitCode === null && server.signalCode === null) {
       const exited = once(server, 'exit')
-      server.kill()
+      server.kill('SIGKILL')
       await exited
     }
   }
@@ -71,7 +77,7 @@ async function connect(server: ChildProcess, args: string[]): Promise<string> {
   const end = performance.now() + timeoutMs
   for (;;) {
     try {
-      return (await run('taskset', args, { timeout: timeoutMs })).stdout
+      return (await run('taskset', args, { timeout: timeoutMs, killSignal: 'SIGKILL' })).stdout
     } catch (error) {
       if (performance.now() >= end || server.exitCode !== null) throw error
       await new Promise((resolve) => setTimeout(resolve, connectRetryMs))

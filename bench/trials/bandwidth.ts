@@ -3,7 +3,7 @@ import { withCluster } from '../cluster.js'
 import { DriverProcess } from '../driver-process.js'
 import type { DriverName } from '../drivers/index.js'
 import { memcpyFloor, roundTripFloor } from '../floors.js'
-import { perftestMissing, writeBandwidth } from '../perftest.js'
+import { perftestFailure, perftestMissing, writeBandwidth } from '../perftest.js'
 import type { Point } from '../results.js'
 import {
   beside,
@@ -68,19 +68,24 @@ async function measure(
 /** What copying costs anyhow, and what perftest makes of the device. */
 async function machine(context: Context, sizes: readonly number[]): Promise<void> {
   const { provider, cores, recorder } = context
-  const missing = perftestMissing(provider)
-  if (missing !== undefined) recorder.skip('bandwidth', 'ib_write_bw', missing)
-  for (let round = 0; round < context.rounds; ++round) {
+  let missing = perftestMissing(provider)
+  for (let round = 1; round <= context.rounds; ++round) {
+    context.say(`bandwidth: round ${round} of ${context.rounds}: the machine`)
     for (const payloadBytes of sizes) {
       const samples = samplesFor(context, payloadBytes)
       const copy = await memcpyFloor({ cores, payloadBytes, samples })
       // One copy of the bytes: in and out are two.
       recorder.add(rateOf('memcpy', payloadBytes), { value: (payloadBytes * 1e9) / copy.p50Ns })
       if (missing !== undefined) continue
-      const value = await writeBandwidth(context.machine.device, cores, payloadBytes, samples)
-      recorder.add(rateOf('ib_write_bw', payloadBytes), { value })
+      try {
+        const value = await writeBandwidth(context.machine.device, cores, payloadBytes, samples)
+        recorder.add(rateOf('ib_write_bw', payloadBytes), { value })
+      } catch (error) {
+        missing = perftestFailure(error)
+      }
     }
   }
+  if (missing !== undefined) recorder.skip('bandwidth', 'ib_write_bw', missing)
 }
 
 const rate = (payloadBytes: number, ns: number): number => (2 * payloadBytes * 1e9) / ns
