@@ -13,6 +13,8 @@ export interface Outcome {
   /** `ok`, or the code of the error. */
   code: string
   message: string
+  /** Of an error: false when the function certainly did not run. */
+  mayHaveRun: boolean | undefined
   result: Uint8Array | undefined
   ms: number
 }
@@ -22,10 +24,13 @@ export async function outcomeOf(call: Promise<Uint8Array>, timeoutMs: number): P
   const began = performance.now()
   const since = (): number => performance.now() - began
   const settled = call.then(
-    (result): Outcome => ({ code: 'ok', message: '', result, ms: since() }),
+    (result): Outcome => {
+      return { code: 'ok', message: '', mayHaveRun: undefined, result, ms: since() }
+    },
     (error: unknown): Outcome => {
       if (!(error instanceof RfaasError)) throw error
-      return { code: error.code, message: error.message, result: undefined, ms: since() }
+      const { code, message, mayHaveRun } = error
+      return { code, message, mayHaveRun, result: undefined, ms: since() }
     },
   )
   const stop = new AbortController()

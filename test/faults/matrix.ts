@@ -1,9 +1,12 @@
 // All rows of the failure matrix, in the order of docs/failures.md.
 import type { Scenario } from './scenario.js'
 import { clients } from './scenarios/clients.js'
+import { clocks } from './scenarios/clocks.js'
 import { executorManagers } from './scenarios/executor-managers.js'
 import { functions } from './scenarios/functions.js'
+import { partitions } from './scenarios/partitions.js'
 import { resourceManagers } from './scenarios/resource-managers.js'
+import { stores } from './scenarios/stores.js'
 import { workers } from './scenarios/workers.js'
 
 export interface Section {
@@ -17,4 +20,7 @@ export const matrix: readonly Section[] = [
   { title: 'The executor manager', scenarios: executorManagers },
   { title: 'The resource manager', scenarios: resourceManagers },
   { title: 'Clients', scenarios: clients },
+  { title: 'The network', scenarios: partitions },
+  { title: 'Disk and store', scenarios: stores },
+  { title: 'Clocks', scenarios: clocks },
 ]

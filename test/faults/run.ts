@@ -4,7 +4,9 @@
 //     npm run test:faults [-- NAME... --list --json --write-docs]
 //
 // A NAME is that of a scenario or its beginning. Exit code 0: every promise was kept.
-import { fork } from 'node:child_process'
+import { spawn } from 'node:child_process'
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 
@@ -79,7 +81,7 @@ function choose(names: readonly string[]): Scenario[] {
 async function runScenario(scenario: Scenario): Promise<Row> {
   const { name, fault, promise, recoversWithinMs } = scenario
   const row = { name, fault, promised: promise, recoveredMs: null, tookMs: 0 }
-  const why = lacking(scenario.needs)
+  const why = lacking(scenario)
   if (why !== undefined) return { ...row, seen: why, verdict: 'skip' }
   const began = performance.now()
   const report = await play(scenario)
@@ -96,10 +98,16 @@ async function runScenario(scenario: Scenario): Promise<Row> {
   }
 }
 
-/** The scenario's process and all that it started are gone when this resolves. */
-async function play({ name, withinMs = defaultWithinMs }: Scenario): Promise<Report> {
+/** The scenario's process, all that it started and its folder are gone when this resolves. */
+async function play({ name, unshare, withinMs = defaultWithinMs }: Scenario): Promise<Report> {
   const { NODE_EXTRA_CA_CERTS: _slow, ...env } = process.env
-  const child = fork(join(import.meta.dirname, 'scenario-process.js'), [name], { env })
+  const script = join(import.meta.dirname, 'scenario-process.js')
+  const folder = mkdtempSync(join(tmpdir(), 'rfaas-fault-'))
+  // Workers of another user look for their package below.
+  chmodSync(folder, 0o755)
+  const inside = unshare === undefined ? [] : ['unshare', `--${unshare}`, '--']
+  const [command, ...args] = [...inside, process.execPath, script, name, folder] as const
+  const child = spawn(command, args, { env, stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
   let timer: NodeJS.Timeout | undefined
   const report = await new Promise<Report>((resolve) => {
     timer = setTimeout(() => resolve({ failed: `not over within ${withinMs} ms` }), withinMs)
@@ -109,6 +117,7 @@ async function play({ name, withinMs = defaultWithinMs }: Scenario): Promise<Rep
   clearTimeout(timer)
   const pid = child.pid ?? 0
   await end([...descendants(pid), pid])
+  rmSync(folder, { recursive: true, force: true })
   return report
 }
 

@@ -1,16 +1,16 @@
 // One scenario in a process of its own, so that whatever becomes of it, the next begins afresh and the
-// runner does not hang. Started by run.ts with the scenario's name; answers over IPC.
+// runner does not hang. Started by run.ts with the scenario's name and a folder; answers over IPC.
 import { matrix } from './matrix.js'
 import type { Seen } from './scenario.js'
 import { Stage } from './stage.js'
 
 export type Report = { seen: Seen } | { failed: string }
 
-const name = process.argv[2]
+const [name, folder = ''] = process.argv.slice(2)
 const scenario = matrix.flatMap(({ scenarios }) => scenarios).find((one) => one.name === name)
 if (scenario === undefined) throw new Error(`there is no scenario ${name}`)
 
-const stage = new Stage()
+const stage = new Stage(folder)
 let report: Report
 try {
   const seen = await scenario.run(stage)
@@ -19,5 +19,4 @@ try {
 } catch (error) {
   report = { failed: error instanceof Error ? (error.stack ?? error.message) : String(error) }
 }
-await stage.clear()
 process.send?.(report, () => process.exit())

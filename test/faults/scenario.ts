@@ -12,6 +12,8 @@ export interface Scenario {
   promise: string
   /** What the host must have; without it the row is skipped, and says why. */
   needs?: Need
+  /** A namespace of its own for the scenario's process and all that it starts: needs root. */
+  unshare?: 'net' | 'mount'
   /** A recovery that takes longer breaks the promise. */
   recoversWithinMs?: number
   /** For all of it, the start of the cluster included. Default 60 s. */
@@ -27,7 +29,7 @@ export interface Seen {
   recoveredMs?: number
 }
 
-export type Need = 'root' | 'faketime' | 'verbs'
+export type Need = 'faketime' | 'verbs'
 
 export const libfaketime = [
   '/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1',
@@ -35,10 +37,10 @@ export const libfaketime = [
 ].find((path) => existsSync(path))
 
 /** Why this host cannot run a scenario; undefined if it can. */
-export function lacking(need: Need | undefined): string | undefined {
-  switch (need) {
-    case 'root':
-      return process.getuid?.() === 0 ? undefined : 'needs root, for namespaces and mounts'
+export function lacking({ needs, unshare }: Scenario): string | undefined {
+  if (unshare !== undefined && process.getuid?.() !== 0)
+    return `needs root, for a ${unshare} namespace`
+  switch (needs) {
     case 'faketime':
       return libfaketime === undefined ? 'needs the Debian package faketime' : undefined
     case 'verbs':

@@ -1,9 +1,5 @@
-// What a scenario plays on: its folder, its cluster, its clients. Everything on it is ended by process
-// id when the scenario is over, and before that the audit looks for what must never happen.
-import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-
+// What a scenario plays on: its folder, its cluster, its clients. When the play is over the audit looks
+// for what must never happen; whatever still runs after that is killed by the runner.
 import {
   Client,
   type DeployOptions,
@@ -14,7 +10,6 @@ import {
 import { Audit } from './audit.js'
 import { Cluster, type ClusterOptions } from './cluster.js'
 import { nativePackage } from './packages.js'
-import { descendants, end } from './proc.js'
 import { RemoteClient } from './remote-client.js'
 
 export const deployOptions: DeployOptions = { payload: '64KiB', output: '64KiB' }
@@ -36,10 +31,8 @@ export class Stage {
   readonly #remotes: RemoteClient[] = []
   #cluster: Cluster | undefined
 
-  constructor() {
-    this.folder = mkdtempSync(join(tmpdir(), 'rfaas-fault-'))
-    // Workers of another user look for their package below.
-    chmodSync(this.folder, 0o755)
+  constructor(folder: string) {
+    this.folder = folder
   }
 
   async cluster(options: ClusterOptions = {}): Promise<Cluster> {
@@ -89,11 +82,5 @@ export class Stage {
     for (const remote of this.#remotes) await remote.close()
     await Promise.allSettled(this.#clients.map((client) => client.close()))
     if (this.#cluster !== undefined) await this.audit.examine(this.#cluster)
-  }
-
-  /** Whatever still runs is killed. */
-  async clear(): Promise<void> {
-    await end(descendants(process.pid))
-    rmSync(this.folder, { recursive: true, force: true })
   }
 }
