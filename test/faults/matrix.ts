@@ -2,8 +2,11 @@
 import type { Scenario } from './scenario.js'
 import { clients } from './scenarios/clients.js'
 import { clocks } from './scenarios/clocks.js'
+import { connections } from './scenarios/connections.js'
 import { executorManagers } from './scenarios/executor-managers.js'
 import { functions } from './scenarios/functions.js'
+import { leaks } from './scenarios/leaks.js'
+import { leases } from './scenarios/leases.js'
 import { partitions } from './scenarios/partitions.js'
 import { resourceManagers } from './scenarios/resource-managers.js'
 import { stores } from './scenarios/stores.js'
@@ -20,7 +23,9 @@ export const matrix: readonly Section[] = [
   { title: 'The executor manager', scenarios: executorManagers },
   { title: 'The resource manager', scenarios: resourceManagers },
   { title: 'Clients', scenarios: clients },
-  { title: 'The network', scenarios: partitions },
+  { title: 'Leases', scenarios: leases },
+  { title: 'The network', scenarios: [...connections, ...partitions] },
   { title: 'Disk and store', scenarios: stores },
   { title: 'Clocks', scenarios: clocks },
+  { title: 'In the long run', scenarios: leaks },
 ]

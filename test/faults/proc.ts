@@ -80,9 +80,10 @@ export function countDescriptors(pid: number): { all: number; sockets: number; m
   }
 }
 
-export function residentBytes(pid: number): number {
+/** Memory that is a process's own: no files, no shared memory. */
+export function anonymousBytes(pid: number): number {
   const status = readFileSync(`/proc/${pid}/status`, 'utf8')
-  return Number(/^VmRSS:\s*(\d+) kB$/m.exec(status)?.[1]) * 1024
+  return Number(/^RssAnon:\s*(\d+) kB$/m.exec(status)?.[1]) * 1024
 }
 
 /** Asks until it is so; throws when it is not within `withinMs`. Returns how long it took. */

@@ -1,7 +1,7 @@
 // Runs the failure matrix: provokes each fault for real and prints what was promised, what was seen and
 // how long recovery took.
 //
-//     npm run test:faults [-- NAME... --list --json --write-docs]
+//     npm run test:faults [-- NAME... --cycles N --list --json --write-docs]
 //
 // A NAME is that of a scenario or its beginning. Exit code 0: every promise was kept.
 import { spawn } from 'node:child_process'
@@ -33,6 +33,7 @@ interface Row {
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
+    cycles: { type: 'string' },
     json: { type: 'boolean', default: false },
     list: { type: 'boolean', default: false },
     'write-docs': { type: 'boolean', default: false },
@@ -100,7 +101,9 @@ async function runScenario(scenario: Scenario): Promise<Row> {
 
 /** The scenario's process, all that it started and its folder are gone when this resolves. */
 async function play({ name, unshare, withinMs = defaultWithinMs }: Scenario): Promise<Report> {
-  const { NODE_EXTRA_CA_CERTS: _slow, ...env } = process.env
+  const { NODE_EXTRA_CA_CERTS: _slow, ...inherited } = process.env
+  const { cycles } = values
+  const env = { ...inherited, ...(cycles !== undefined && { RFAAS_FAULTS_CYCLES: cycles }) }
   const script = join(import.meta.dirname, 'scenario-process.js')
   const folder = mkdtempSync(join(tmpdir(), 'rfaas-fault-'))
   // Workers of another user look for their package below.
