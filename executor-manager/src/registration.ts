@@ -204,6 +204,9 @@ export class Registration {
   }
 
   #report(lease: string, report: Report): void {
+    // To the end, where a delivery that is under way comes by: in the place of an older report, which
+    // may be on its way now, it would wait for the next heartbeat.
+    this.#reports.delete(lease)
     this.#reports.set(lease, report)
     void this.#deliver()
   }
