@@ -85,6 +85,15 @@ export class Cluster {
     return (place.daemon = await launch(place))
   }
 
+  /** One more; `args` overrule. */
+  async addNode(cores: string, args: readonly string[] = []): Promise<Daemon> {
+    const place = this.#placeOf(cores, args)
+    this.#nodes.push(place)
+    place.daemon = await launch(place)
+    await this.registered()
+    return place.daemon
+  }
+
   /** Resolves when as many nodes are up as there should be. */
   async registered(withinMs = 15_000): Promise<void> {
     await using client = await Client.connect(this.url)
@@ -97,7 +106,7 @@ export class Cluster {
     }
   }
 
-  #placeOf(cores: string): Place {
+  #placeOf(cores: string, more: readonly string[] = []): Place {
     const name = `node-${this.#nodes.length + 1}`
     const { args = [], ...options } = this.#options.executorManager ?? {}
     const own = ['--data-dir', join(this.folder, name), '--runtime-dir', this.folder]
@@ -105,7 +114,16 @@ export class Cluster {
     const where = ['--resource-manager', this.url]
     return {
       daemon: undefined,
-      args: ['executor-manager', '--log-level', 'info', ...own, ...lends, ...where, ...args],
+      args: [
+        'executor-manager',
+        '--log-level',
+        'info',
+        ...own,
+        ...lends,
+        ...where,
+        ...args,
+        ...more,
+      ],
       options,
     }
   }

@@ -78,6 +78,14 @@ export class Daemon {
     return this.#log
   }
 
+  /** Its last warnings and errors. */
+  get complaints(): string[] {
+    return this.#log
+      .split('\n')
+      .filter((line) => /"level":[456]0/.test(line))
+      .slice(-8)
+  }
+
   signal(name: NodeJS.Signals): void {
     this.#child.kill(name)
   }

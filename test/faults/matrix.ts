@@ -3,6 +3,7 @@ import type { Scenario } from './scenario.js'
 import { clients } from './scenarios/clients.js'
 import { clocks } from './scenarios/clocks.js'
 import { connections } from './scenarios/connections.js'
+import { control } from './scenarios/control.js'
 import { executorManagers } from './scenarios/executor-managers.js'
 import { functions } from './scenarios/functions.js'
 import { leaks } from './scenarios/leaks.js'
@@ -24,6 +25,7 @@ export const matrix: readonly Section[] = [
   { title: 'The resource manager', scenarios: resourceManagers },
   { title: 'Clients', scenarios: clients },
   { title: 'Leases', scenarios: leases },
+  { title: 'The control plane', scenarios: control },
   { title: 'The network', scenarios: [...connections, ...partitions] },
   { title: 'Disk and store', scenarios: stores },
   { title: 'Clocks', scenarios: clocks },

@@ -17,6 +17,7 @@ try {
   await stage.examine()
   report = { seen }
 } catch (error) {
-  report = { failed: error instanceof Error ? (error.stack ?? error.message) : String(error) }
+  const what = error instanceof Error ? (error.stack ?? error.message) : String(error)
+  report = { failed: [what, ...stage.complaints].join('\n') }
 }
 process.send?.(report, () => process.exit())

@@ -77,6 +77,11 @@ export class Stage {
     return remote
   }
 
+  /** What the managers logged, for those who look for the reason of a failure. */
+  get complaints(): string[] {
+    return this.#cluster?.daemons.flatMap(({ complaints }) => complaints) ?? []
+  }
+
   /** Ends the clients and managers in order, and finds nothing amiss. */
   async examine(): Promise<void> {
     for (const remote of this.#remotes) await remote.close()

@@ -4,12 +4,29 @@ import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 import { Client } from '../../../lib/index.js'
+import { grant, registeredNode, renew } from '../../resource-manager/support.js'
 import { Traffic } from '../calls.js'
+import { heartbeatMs } from '../cluster.js'
 import { nativePackage } from '../packages.js'
 import type { Scenario } from '../scenario.js'
 import { deployOptions, leaseOptions } from '../stage.js'
 
 const oneCore = { ...leaseOptions, cores: 1 }
+
+/** So often, a few at a time; in order. */
+async function inLanes<T>(count: number, work: (index: number) => Promise<T>): Promise<T[]> {
+  const results = new Array<T>(count)
+  let next = 0
+  const lane = async (): Promise<void> => {
+    while (next < count) {
+      const index = next
+      next += 1
+      results[index] = await work(index)
+    }
+  }
+  await Promise.all(Array.from({ length: 16 }, lane))
+  return results
+}
 
 export const resourceManagers: Scenario[] = [
   {
@@ -83,6 +100,47 @@ export const resourceManagers: Scenario[] = [
       const { answered, failures } = await traffic.stop()
       assert.deepEqual(failures, [])
       return { seen: `${answered} ok; requests ended after 500 ms`, recoveredMs }
+    },
+  },
+  {
+    name: 'resource-manager-with-1000-leases',
+    fault:
+      'SIGKILL of the resource manager with 1,000 live leases, and a new start, while clients call',
+    promise:
+      'No call fails; it is back with every lease, and each can be renewed and is no other’s.',
+    withinMs: 120_000,
+    async run(stage) {
+      const { cluster, client, functions } = await stage.deployed()
+      // So many cores are on no machine: these nodes only speak.
+      const cores = Array.from({ length: 1000 }, (_, core) => core)
+      const node = await registeredNode(cluster.url, { name: 'large', hostId: 'large', cores })
+      const signs = setInterval(() => void node.heartbeat().catch(() => undefined), heartbeatMs)
+      signs.unref()
+      const grants = await inLanes(1000, () => grant(cluster.url, { node: 'large' }))
+      for (const { lease } of grants) stage.audit.granted(lease.id)
+      const traffic = new Traffic(functions)
+      await traffic.next()
+      await cluster.resourceManager.end('SIGKILL')
+      const killed = performance.now()
+      await cluster.restartResourceManager()
+      const held = await client.leases()
+      const backMs = performance.now() - killed
+      const ids = new Set(held.filter(({ state }) => state === 'granted').map(({ id }) => id))
+      for (const { lease } of grants) assert(ids.has(lease.id), `lease ${lease.id} is gone`)
+      await node.register({ leases: grants.map(({ lease }) => lease.id) })
+      await assert.rejects(grant(cluster.url, { node: 'large' }), { code: 'ERR_RFAAS_NO_CAPACITY' })
+      const before = new Map(grants.map(({ lease }) => [lease.id, lease.epoch]))
+      const renewed = await inLanes(1000, (i) => renew(cluster.url, grants[i]!.lease.id, 120_000))
+      for (const { lease } of renewed) {
+        assert(lease.epoch > (before.get(lease.id) ?? Infinity), 'an epoch was given twice')
+      }
+      assert.equal(new Set(renewed.map(({ lease }) => lease.epoch)).size, 1000)
+      const { answered, failures, longestGapMs } = await traffic.stop()
+      assert.deepEqual(failures, [])
+      return {
+        seen: `1000 leases there and renewed; ${answered} ok, longest pause ${Math.round(longestGapMs)} ms`,
+        recoveredMs: backMs,
+      }
     },
   },
   {
