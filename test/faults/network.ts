@@ -1,5 +1,7 @@
 // Hosts as network namespaces on one bridge. The scenario's process has a namespace of its own (run.ts)
-// and is the client's host; the bridge is there, so the machine's own network is never involved.
+// and is the client's host; the bridge is there, so the machine's own network is never involved. The
+// hosts' addresses are of the net that is the loopback's elsewhere: managers that listen on them need
+// neither keys nor certificates, of which other tests know more.
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 
@@ -20,13 +22,13 @@ export class Network {
   /** `names` of the hosts besides 'client'. */
   static async start(names: readonly string[]): Promise<Network> {
     const network = new Network()
-    network.#hosts.set('client', { address: '10.0.0.1', keeper: undefined, device: bridge })
-    ip('link', 'set', 'lo', 'up')
+    network.#hosts.set('client', { address: '127.7.0.1', keeper: undefined, device: bridge })
+    network.#prepare('client')
     ip('link', 'add', bridge, 'type', 'bridge')
-    ip('addr', 'add', '10.0.0.1/24', 'dev', bridge)
+    ip('addr', 'add', '127.7.0.1/24', 'dev', bridge)
     ip('link', 'set', bridge, 'up')
     for (const [index, name] of names.entries()) {
-      await network.#addHost(name, `10.0.0.${index + 2}`, `port${index}`)
+      await network.#addHost(name, `127.7.0.${index + 2}`, `port${index}`)
     }
     return network
   }
@@ -65,9 +67,18 @@ export class Network {
     const peer = ['peer', 'name', 'eth0', 'netns', String(keeper.pid)]
     ip('link', 'add', port, 'type', 'veth', ...peer)
     ip('link', 'set', port, 'master', bridge, 'up')
-    this.#ip(name, 'link', 'set', 'lo', 'up')
+    this.#prepare(name)
     this.#ip(name, 'addr', 'add', `${address}/24`, 'dev', 'eth0')
     this.#ip(name, 'link', 'set', 'eth0', 'up')
+  }
+
+  /** Its loopback has one address, not the whole net, and packets of the net may come from outside. */
+  #prepare(name: string): void {
+    this.#ip(name, 'link', 'set', 'lo', 'up')
+    this.#ip(name, 'addr', 'add', '127.0.0.1/32', 'dev', 'lo')
+    this.#ip(name, 'addr', 'del', '127.0.0.1/8', 'dev', 'lo')
+    const setting = '/proc/sys/net/ipv4/conf/all/route_localnet'
+    this.#run(name, 'sh', '-c', `echo 1 > ${setting}`)
   }
 
   #host(name: string): Host {
@@ -77,8 +88,12 @@ export class Network {
   }
 
   #ip(name: string, ...args: string[]): void {
-    const [command = '', ...rest] = [...this.on(name), 'ip', ...args]
-    execFileSync(command, rest)
+    this.#run(name, 'ip', ...args)
+  }
+
+  #run(name: string, ...words: string[]): void {
+    const [command = '', ...args] = [...this.on(name), ...words]
+    execFileSync(command, args)
   }
 }
 

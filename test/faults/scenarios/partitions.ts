@@ -20,7 +20,7 @@ interface Connected extends Deployed {
 async function threeHosts(stage: Stage, lease: LeaseOptions = leaseOptions): Promise<Connected> {
   const network = await Network.start(['manager', 'node'])
   const on = (name: string) => ({
-    args: ['--host', network.address(name), '--allow-remote'],
+    args: ['--host', network.address(name)],
     wrap: network.on(name),
   })
   const deployed = await stage.deployed({
