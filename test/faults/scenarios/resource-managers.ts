@@ -60,7 +60,7 @@ export const resourceManagers: Scenario[] = [
     fault: 'SIGKILL of the resource manager and a new start, a lease waits for its renewal',
     promise: 'The lease is renewed as soon as the resource manager is back, and does not end.',
     async run(stage) {
-      const short = { ...oneCore, duration: '6s' }
+      const short = { ...oneCore, duration: '10s' }
       const { cluster, lease, functions } = await stage.deployed({ lease: short })
       await cluster.resourceManager.end('SIGKILL')
       await once(lease, 'renewalFailed')
@@ -70,7 +70,7 @@ export const resourceManagers: Scenario[] = [
       await renewed
       const recoveredMs = performance.now() - restarted
       const traffic = new Traffic(functions)
-      await sleep(4000)
+      await sleep(6000)
       const { failures, answered } = await traffic.stop()
       assert.deepEqual(failures, [])
       return { seen: `renewed; ${answered} ok beyond the first expiry`, recoveredMs }
