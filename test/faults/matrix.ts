@@ -2,6 +2,7 @@
 import type { Scenario } from './scenario.js'
 import { clients } from './scenarios/clients.js'
 import { clocks } from './scenarios/clocks.js'
+import { connections } from './scenarios/connections.js'
 import { control } from './scenarios/control.js'
 import { executorManagers } from './scenarios/executor-managers.js'
 import { functions } from './scenarios/functions.js'
@@ -25,7 +26,7 @@ export const matrix: readonly Section[] = [
   { title: 'Clients', scenarios: clients },
   { title: 'Leases', scenarios: leases },
   { title: 'The control plane', scenarios: control },
-  { title: 'The network', scenarios: partitions },
+  { title: 'The network', scenarios: [...connections, ...partitions] },
   { title: 'Disk and store', scenarios: stores },
   { title: 'Clocks', scenarios: clocks },
   { title: 'In the long run', scenarios: leaks },

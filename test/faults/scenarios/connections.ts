@@ -1,0 +1,61 @@
+// The fabric's connection between a client and a worker, cut while both live.
+import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+
+import { packageRoot } from '../../../lib/package-root.js'
+import { recovered, sleepers, summary, Traffic } from '../calls.js'
+import { isAlive, workersOf } from '../proc.js'
+import type { Scenario } from '../scenario.js'
+import type { Deployed } from '../stage.js'
+
+/** Cuts the connection of one worker; returns its process id. */
+function sever({ cluster }: Deployed): number {
+  const worker = workersOf(cluster.node().pid)[0]!
+  const script = join(packageRoot(), 'test/faults/sever.py')
+  const cut = execFileSync('python3', [script, String(worker)], { encoding: 'utf8' })
+  assert.equal(cut.trim(), '1')
+  return worker
+}
+
+export const connections: Scenario[] = [
+  {
+    name: 'connection-cut-idle',
+    fault: 'the fabric connection to a worker is cut, nothing in flight',
+    promise: 'No call fails; the client connects again to the same worker, which was never gone.',
+    async run(stage) {
+      const deployed = await stage.deployed()
+      const worker = sever(deployed)
+      await sleep(50)
+      const cut = performance.now()
+      const outcomes = await sleepers(deployed.functions, 16, 1, 5000)
+      const recoveredMs = performance.now() - cut
+      assert.equal(summary(outcomes), '16 ok')
+      assert(isAlive(worker))
+      const traffic = new Traffic(deployed.functions)
+      await sleep(500)
+      const { answered, failures } = await traffic.stop()
+      assert.deepEqual(failures, [])
+      return { seen: `${answered} ok, same worker`, recoveredMs }
+    },
+  },
+  {
+    name: 'connection-cut-in-flight',
+    fault: 'the fabric connection to a worker is cut, calls in flight',
+    promise:
+      'No call fails and none runs twice: the client connects again to the same worker and asks for the results.',
+    async run(stage) {
+      const deployed = await stage.deployed()
+      const calls = sleepers(deployed.functions, 4, 500, 5000)
+      await sleep(100)
+      const worker = sever(deployed)
+      const cut = performance.now()
+      const outcomes = await calls
+      assert.equal(summary(outcomes), '4 ok')
+      await recovered(deployed.functions)
+      assert(isAlive(worker))
+      return { seen: `${summary(outcomes)}, same worker`, recoveredMs: performance.now() - cut }
+    },
+  },
+]
