@@ -1,6 +1,14 @@
 // What a lease's workers run in: its user, its control group, and for each worker what the launcher
 // is told. It lives as long as the lease has processes here, and gives everything back at the end.
-import { chownSync, copyFileSync, existsSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs'
+import {
+  chmodSync,
+  chownSync,
+  copyFileSync,
+  existsSync,
+  mkdtempSync,
+  rmSync,
+  symlinkSync,
+} from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import type { ExecutorRequest } from '../../lib/control/schemas.js'
 import type { Cgroup } from './cgroups.js'
@@ -57,7 +65,10 @@ export class Enclosure {
       })
       if (confinement.has('landlock') && !confinement.has('mount')) {
         this.#folder = mkdtempSync(join(spec.runtimeDir, 'lease-'))
-        if (this.#claim) chownSync(this.#folder, this.#claim.uid, this.#claim.uid)
+        if (this.#claim) {
+          chmodSync(spec.runtimeDir, 0o711) // for passing through
+          chownSync(this.#folder, this.#claim.uid, this.#claim.uid)
+        }
       }
     } catch (error) {
       if (this.#claim) confinement.uids?.release(this.#claim)

@@ -1,0 +1,101 @@
+// What an operator can ask for, and what a lease takes and gives back.
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterEach, describe, expect, test } from 'vitest'
+
+import { deploy, hostileScript, missing, startNode, type Host, type Node } from './support.js'
+
+const root = process.getuid?.() === 0
+let node: Node | undefined
+afterEach(async () => {
+  await node?.close()
+  node = undefined
+})
+
+async function start(host: Host, ...flags: string[]): Promise<Node> {
+  node = await startNode(host, ...flags)
+  return node
+}
+
+describe('an executor manager', () => {
+  test.skipIf(missing('a root without namespaces') !== undefined)(
+    'that is to be strict does not start without a layer, and says which and what to change',
+    async () => {
+      const started = start('a root without namespaces', '--confinement', 'strict')
+      await expect(started).rejects.toThrow(
+        /strict, and this host lacks mount \(.*Operation not permitted.*CAP_SYS_ADMIN/,
+      )
+    },
+  )
+
+  test('that is told so confines nothing, and still runs functions', async () => {
+    const open = await start('root', '--confinement', 'off')
+    expect(open.layers.size).toBe(0)
+    const { attack } = await deploy(open, hostileScript)
+    expect(await attack('list', open.folder)).toContain('resource-manager')
+  })
+
+  test('that allows the network allows no more than that', async () => {
+    const open = await start('root', '--allow-network')
+    expect(open.layers.has('network')).toBe(false)
+    const { attack } = await deploy(open, hostileScript)
+    expect(await attack('tcp', open.ports[0])).not.toMatch(/^E[A-Z]/)
+    expect(await attack('list', open.folder)).not.toContain('resource-manager')
+  })
+})
+
+describe.skipIf(!root)('a lease', () => {
+  test('has a user that no other lease has at the same time', async () => {
+    const { client } = await start('root')
+    const users = await Promise.all(
+      [0, 1].map(async () => {
+        const { attack } = await deploy(node as Node, hostileScript)
+        return (await attack('shell', 'id -u')).trim()
+      }),
+    )
+    expect(new Set([...users, '0', '65534']).size).toBe(4)
+    await client.close()
+  })
+
+  test('takes its control groups with it, and its CPU time is what they counted', async () => {
+    const { client, pid, layers } = await start('root')
+    if (!layers.has('cgroup')) return
+    const { lease, attack } = await deploy(node as Node, hostileScript)
+    const groups = groupsOf(pid)
+    const leases = groups.flatMap((folder) => readdirSync(folder).filter(isLease))
+    expect(leases.length).toBe(groups.length)
+    // Burnt by a process that nobody waits for.
+    await attack(
+      'shell',
+      '(timeout 0.5 sh -c "while :; do :; done" &)  > /dev/null 2>&1; sleep 0.7',
+    )
+    await lease.release()
+    expect(groups.flatMap((folder) => readdirSync(folder).filter(isLease))).toEqual([])
+    await expect.poll(async () => (await client.usage()).leases).toBe(1)
+    expect((await client.usage()).cpuMs).toBeGreaterThan(200)
+    await node?.close()
+    node = undefined
+    expect(groups.filter((folder) => existsSync(folder))).toEqual([])
+  })
+})
+
+function isLease(name: string): boolean {
+  return name.startsWith('lease-')
+}
+
+/** The manager's own folders, in each controller's tree. */
+function groupsOf(pid: number): string[] {
+  const own = readFileSync(`/proc/${pid}/cgroup`, 'utf8').trim().split('\n')
+  return own.flatMap((line) => {
+    const [, controllers = '', path = ''] = /^\d+:([^:]*):(.*)$/.exec(line) ?? []
+    const trees = controllers === '' ? [''] : controllers.split(',')
+    return trees
+      .flatMap((tree) => [join('/sys/fs/cgroup', tree, path), join('/sys/fs/cgroup', tree)])
+      .filter((folder) => existsSync(folder))
+      .flatMap((folder) =>
+        readdirSync(folder)
+          .filter((name) => name.startsWith(`rfaas-${pid}-`))
+          .map((name) => join(folder, name)),
+      )
+  })
+}
