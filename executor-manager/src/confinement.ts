@@ -20,8 +20,10 @@ import { Uids, type UidRange } from './uids.js'
 export interface Layer {
   name: LayerName
   active: boolean
-  /** How it is done here; or why it is not, and what to change. */
+  /** How it is done here, or why it is not. */
   detail: string
+  /** What would make it active. */
+  change?: string
 }
 
 export const confinementModes = ['strict', 'auto', 'off'] as const
@@ -73,6 +75,8 @@ const needs: Readonly<Partial<Record<LayerName, LayerName>>> = {
   landlock: 'privileges',
 }
 
+type Missing = Map<LayerName, Pick<Layer, 'detail' | 'change'>>
+
 export class Confinement {
   readonly layers: readonly Layer[]
   readonly allowNetwork: boolean
@@ -100,14 +104,14 @@ export class Confinement {
       const layers = layerNames.map((name) => ({ name, active: false, detail: 'turned off' }))
       return new Confinement(layers, allowNetwork)
     }
-    const missing = new Map<LayerName, string>()
+    const missing: Missing = new Map()
     const uids = process.geteuid?.() === 0 ? new Uids(options.uidRange) : undefined
     const cgroups = openCgroups(missing)
-    if (allowNetwork) missing.set('network', 'functions may use the network')
+    if (allowNetwork) missing.set('network', { detail: 'functions may use the network' })
     await tryLayers(uids, missing)
     const layers = layerNames.map((name) => {
       const why = missing.get(name)
-      if (why !== undefined) return { name, active: false, detail: why }
+      if (why !== undefined) return { name, active: false, ...why }
       let detail = descriptions[name]
       if (name === 'cgroup') detail = cgroups?.description ?? ''
       if (name === 'user' && uids !== undefined) detail = 'a user of its own for each lease'
@@ -138,22 +142,27 @@ export class Confinement {
   }
 }
 
-function openCgroups(missing: Map<LayerName, string>): Cgroups | undefined {
+/** Why a layer is missing, and what to do about it. */
+export function explain({ detail, change }: Layer): string {
+  return change === undefined ? detail : `${detail}: ${change}`
+}
+
+function openCgroups(missing: Missing): Cgroups | undefined {
   try {
     return Cgroups.open()
   } catch (error) {
-    missing.set('cgroup', `${(error as Error).message}: ${changes.cgroup}`)
+    missing.set('cgroup', { detail: (error as Error).message, change: changes.cgroup })
     return undefined
   }
 }
 
 /** Takes away the layer that fails until the rest works; adds to `missing` what was taken away. */
-async function tryLayers(uids: Uids | undefined, missing: Map<LayerName, string>): Promise<void> {
+async function tryLayers(uids: Uids | undefined, missing: Missing): Promise<void> {
   const drop = (name: LayerName, message: string): void => {
-    missing.set(name, `${message}: ${changes[name]}`)
+    missing.set(name, { detail: message, change: changes[name] })
     for (const dependent of layerNames) {
       if (needs[dependent] === name && !missing.has(dependent)) {
-        missing.set(dependent, `needs the layer ${name}`)
+        missing.set(dependent, { detail: `needs the layer ${name}` })
       }
     }
   }
@@ -217,7 +226,7 @@ function parse(text: string): UnconfinedEvent | undefined {
 }
 
 function tooWeak(lacking: readonly Layer[]): RfaasError {
-  const list = lacking.map(({ name, detail }) => `${name} (${detail})`).join('; ')
+  const list = lacking.map((layer) => `${layer.name} (${explain(layer)})`).join('; ')
   return new RfaasError(
     'ERR_RFAAS_INVALID_ARGUMENT',
     `confinement is strict, and this host lacks ${list}`,

@@ -8,7 +8,7 @@ import { createServer } from '../../lib/control/server.js'
 import { hostId } from '../../lib/host.js'
 import { claim } from './claim.js'
 import { ManagerClock } from './clock.js'
-import { Confinement } from './confinement.js'
+import { Confinement, explain } from './confinement.js'
 import { Enclosure } from './enclosure.js'
 import { resolveConfig, type ExecutorManagerOptions } from './config.js'
 import { Journal } from './journal.js'
@@ -82,7 +82,7 @@ async function start(
   const missing = confinement.layers.filter(({ active }) => !active)
   logger.info({ layers: confinement.active }, 'functions are confined')
   if (missing.length > 0) {
-    const reasons = Object.fromEntries(missing.map(({ name, detail }) => [name, detail]))
+    const reasons = Object.fromEntries(missing.map((layer) => [layer.name, explain(layer)]))
     logger.warn({ layers: reasons }, 'functions are not confined by')
   }
   const socketDir = createSocketFolder(config.runtimeParent)

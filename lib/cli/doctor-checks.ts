@@ -33,7 +33,6 @@ export async function checkDefault(): Promise<Finding[]> {
     ...(await checkAddon()),
     await checkWorkers(),
     ...(await checkCoresAndMemory()),
-    await checkCgroup(),
   ]
 }
 
@@ -132,6 +131,7 @@ async function checkWorkers(): Promise<Finding> {
   for (const [runtime, file] of [
     ['native', 'build/Release/rfaas-executor'],
     ['node', 'dist/executor-manager/runtimes/node/worker.js'],
+    ['their launcher', 'build/Release/rfaas-sandbox'],
   ] as const) {
     if (!(await mayAccess(join(root, file), constants.R_OK))) missing.push(`${runtime} (${file})`)
   }
@@ -161,15 +161,6 @@ async function checkCoresAndMemory(): Promise<Finding[]> {
     },
     { name: 'memory', verdict: 'ok', found: formatBytes(memory) },
   ]
-}
-
-async function checkCgroup(): Promise<Finding> {
-  const name = 'cgroup'
-  if (await mayAccess('/sys/fs/cgroup/cgroup.controllers', constants.R_OK)) {
-    return { name, verdict: 'ok', found: 'version 2' }
-  }
-  const first = await mayAccess('/sys/fs/cgroup/memory', constants.R_OK)
-  return { name, verdict: 'ok', found: first ? 'version 1' : 'none' }
 }
 
 // ── RDMA ──────────────────────────────────────────────────────────────────────────────────────
@@ -331,6 +322,6 @@ async function list(folder: string): Promise<string[]> {
   return (await readdir(folder).catch(() => [])).sort()
 }
 
-function messageOf(error: unknown): string {
+export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error)
 }

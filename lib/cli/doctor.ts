@@ -1,6 +1,7 @@
 // `rfaas doctor`: what this host can do, and what to change.
 import { Command } from 'commander'
 
+import { checkConfinement } from './doctor-confinement.js'
 import { checkDefault, checkRdma, type Finding, type Verdict } from './doctor-checks.js'
 import { exitFailure } from './failure.js'
 import { jsonOption } from './options.js'
@@ -25,13 +26,15 @@ shared memory, with or without RDMA; 1 that it does not.`,
     .action(async ({ json = false }: { json?: boolean }) => {
       const sharedMemory = await checkDefault()
       const rdma = await checkRdma()
+      const confinement = await checkConfinement()
       const works = sharedMemory.every(({ verdict }) => verdict !== 'failed')
       const hasRdma = rdma.at(-1)?.verdict === 'ok'
       if (!works) process.exitCode = exitFailure
-      if (json) return printJson({ works, rdma: hasRdma, findings: { sharedMemory, rdma } })
+      if (json) return printJson({ works, rdma: hasRdma, findings: { sharedMemory, confinement, rdma } })
       await print(
         [
           section('On this host, over shared memory', sharedMemory),
+          section('What keeps functions in', confinement),
           section('Between hosts, over RDMA', rdma),
           `${conclusion(works, hasRdma)}\n`,
         ].join('\n'),

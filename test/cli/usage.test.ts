@@ -106,6 +106,7 @@ describe('doctor', () => {
   test('finds that shared memory works and says what it knows of RDMA', async () => {
     const { code, stdout } = await rfaas(['doctor'])
     expect(stdout).toMatch(/✔ shared memory/)
+    expect(stdout).toMatch(/[✔!] seccomp/)
     expect(stdout).toMatch(/provider verbs/)
     expect(stdout).toMatch(/rfaas works here over shared memory/)
     expect(stdout).not.toContain('\x1b[')
