@@ -1,14 +1,16 @@
-// CPU time of worker processes, from the kernel and never from the worker: it runs tenants' code.
+// CPU time of worker processes, from the kernel and never from the worker: it runs tenants' code. The
+// control group of a lease knows it better (cgroups.ts); this is for hosts where there is none.
 //
 // Node has no wait4(), so the CPU time that a process used is gone with its exit status. Two kernel
-// figures together lose nothing. While a worker lives, /proc/PID/stat is sampled. When it has ended,
-// the kernel has added its whole CPU time, to the tick, to cutime and cstime of this process: what
-// they grew by is what the workers that ended since then used, however short they lived. When several
-// end at once, what their last samples do not explain is shared out evenly.
+// figures together lose nothing. While a worker lives, its launcher and what is below are sampled in
+// /proc/PID/stat. When it has ended, the kernel has added its whole CPU time, to the tick, to cutime and
+// cstime of this process: what they grew by is what the workers that ended since then used, however
+// short they lived. When several end at once, what their last samples do not explain is shared out
+// evenly.
 //
 // This process may have other children (it may be a program that embeds the manager). So a worker is
-// never charged more beyond its last sample than all cores could have given it since then. Children
-// that a worker has waited for are counted; those that it left behind are not.
+// never charged more beyond its last sample than all cores could have given it since then. What a
+// worker leaves behind is waited for by its init, and so it is counted, too.
 import { readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 
