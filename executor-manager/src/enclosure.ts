@@ -1,14 +1,6 @@
 // What a lease's workers run in: its user, its control group, and for each worker what the launcher
 // is told. It lives as long as the lease has processes here, and gives everything back at the end.
-import {
-  chmodSync,
-  chownSync,
-  copyFileSync,
-  existsSync,
-  mkdtempSync,
-  rmSync,
-  symlinkSync,
-} from 'node:fs'
+import { chownSync, copyFileSync, existsSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import type { ExecutorRequest } from '../../lib/control/schemas.js'
 import type { Cgroup } from './cgroups.js'
@@ -65,10 +57,7 @@ export class Enclosure {
       })
       if (confinement.has('landlock') && !confinement.has('mount')) {
         this.#folder = mkdtempSync(join(spec.runtimeDir, 'lease-'))
-        if (this.#claim) {
-          chmodSync(spec.runtimeDir, 0o711) // for passing through
-          chownSync(this.#folder, this.#claim.uid, this.#claim.uid)
-        }
+        if (this.#claim) chownSync(this.#folder, this.#claim.uid, this.#claim.uid)
       }
     } catch (error) {
       if (this.#claim) confinement.uids?.release(this.#claim)
@@ -125,7 +114,7 @@ export class Enclosure {
       ...(this.#folder !== undefined && { write: [this.#folder] }),
       ...(rdma && { device: ['/dev/infiniband'] }),
       ...(this.#cgroup && { cgroup: this.#cgroup.processFiles }),
-      ...(socket !== '' && { socket }),
+      ...(socket !== '' && { socket, ...ownerOf(request) }),
       network: network ? 1 : 0,
       rdma: rdma ? 1 : 0,
       tmp_bytes: Math.max(MiB, Math.min(mostTmpBytes, Math.floor(memoryBytes / 4))),
@@ -143,4 +132,9 @@ export class Enclosure {
     if (this.#folder !== undefined) rmSync(this.#folder, { recursive: true, force: true })
     if (this.#claim) this.#confinement.uids?.release(this.#claim)
   }
+}
+
+/** Only root can give a socket away; another manager's is for its own user, which needs no gift. */
+function ownerOf({ clientUid }: ExecutorRequest): { socket_owner?: number } {
+  return process.geteuid?.() === 0 && clientUid !== undefined ? { socket_owner: clientUid } : {}
 }

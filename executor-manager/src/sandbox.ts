@@ -33,6 +33,7 @@ export interface SandboxSettings {
   device?: readonly string[]
   cgroup?: readonly string[]
   socket?: string
+  socket_owner?: number
   network?: 0 | 1
   rdma?: 0 | 1
   tmp_bytes?: number

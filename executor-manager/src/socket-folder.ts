@@ -1,6 +1,14 @@
 // The folder with the sockets of this manager's workers. It names its owner, so that the next manager
 // removes what one that was killed has left behind.
-import { lstatSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  lstatSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { inspect } from '../../lib/control/check.js'
 import { isRunning, ProcessIdentity, thisProcess } from '../../lib/control/process-identity.js'
@@ -9,11 +17,13 @@ import { invalidArgument, RfaasError } from '../../lib/errors.js'
 const prefix = 'rfaas-'
 const ownerFile = 'owner.json'
 
-/** A fresh folder, for this user only. Short enough for the names that go into it. */
+/** A fresh folder that only this user can list and write to. Clients of other users are let through to
+ * the sockets that root has given to them. Short enough for the names that go into it. */
 export function createSocketFolder(parent: string): string {
   try {
     removeAbandoned(parent)
     const path = mkdtempSync(join(parent, prefix))
+    if (process.geteuid?.() === 0) chmodSync(path, 0o711)
     writeFileSync(join(path, ownerFile), JSON.stringify(thisProcess()), { mode: 0o600 })
     return path
   } catch (error) {

@@ -30,7 +30,8 @@ shared memory, with or without RDMA; 1 that it does not.`,
       const works = sharedMemory.every(({ verdict }) => verdict !== 'failed')
       const hasRdma = rdma.at(-1)?.verdict === 'ok'
       if (!works) process.exitCode = exitFailure
-      if (json) return printJson({ works, rdma: hasRdma, findings: { sharedMemory, confinement, rdma } })
+      if (json)
+        return printJson({ works, rdma: hasRdma, findings: { sharedMemory, confinement, rdma } })
       await print(
         [
           section('On this host, over shared memory', sharedMemory),

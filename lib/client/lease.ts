@@ -151,6 +151,7 @@ export class Lease extends EventEmitter<LeaseEvents> {
         payloadBytes,
         outputBytes,
         hotTimeoutMs,
+        ...(provider === 'shm' && { clientUid: process.geteuid?.() }),
       },
       'deploy',
     )

@@ -330,6 +330,8 @@ export const ExecutorRequest = Type.Object(
     outputBytes: Type.Integer({ minimum: 64, maximum: 1024 * 1024 * 1024 }),
     /** How long a worker spins after a call before it sleeps; 0 sleeps at once. */
     hotTimeoutMs: Type.Integer({ minimum: 0, maximum: 24 * 3600 * 1000 }),
+    /** shm: the user of this host that is to be let in beside the manager's, with its ticket. */
+    clientUid: Type.Optional(Type.Integer({ minimum: 0, maximum: 2 ** 32 - 2 })),
   },
   closed,
 )
