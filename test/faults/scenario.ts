@@ -29,7 +29,7 @@ export interface Seen {
   recoveredMs?: number
 }
 
-export type Need = 'faketime' | 'verbs'
+export type Need = 'faketime' | 'cgroups' | 'verbs'
 
 export const libfaketime = [
   '/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1',
@@ -43,6 +43,8 @@ export function lacking({ needs, unshare }: Scenario): string | undefined {
   switch (needs) {
     case 'faketime':
       return libfaketime === undefined ? 'needs the Debian package faketime' : undefined
+    case 'cgroups':
+      return process.getuid?.() === 0 ? undefined : 'needs root, for limits of memory'
     case 'verbs':
       return process.env['RFAAS_REQUIRE'] === 'verbs' ? undefined : 'needs RDMA: npm run test:roce'
     case undefined:

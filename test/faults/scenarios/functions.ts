@@ -3,9 +3,10 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 
 import type { Functions } from '../../../lib/index.js'
-import { invoke, summary, word, type Outcome } from '../calls.js'
+import { invoke, recovered, summary, Traffic, word, type Outcome } from '../calls.js'
 import { nativePackage, nodePackage } from '../packages.js'
 import type { Scenario } from '../scenario.js'
+import { deployOptions } from '../stage.js'
 
 interface Wrong {
   name: string
@@ -111,7 +112,7 @@ const wrongs: Wrong[] = [
   },
 ]
 
-export const functions: Scenario[] = wrongs.map((wrong) => ({
+const alone: Scenario[] = wrongs.map((wrong) => ({
   name: wrong.name,
   fault: wrong.fault,
   promise: wrong.promise,
@@ -120,7 +121,7 @@ export const functions: Scenario[] = wrongs.map((wrong) => ({
     const { functions, lease } = await stage.deployed({ package: wrong.package() })
     const times: number[] = []
     let last: Outcome | undefined
-    // The middle of three: what else this machine does is not part of the promise.
+    // The least of three: what else this machine does is not part of the promise.
     for (let round = 0; round < 3; round += 1) {
       const ready = wrong.fatal ? once(lease, 'workerReady') : undefined
       const call = invoke(functions, wrong.function, word(1), { timeoutMs: 400 })
@@ -138,10 +139,51 @@ export const functions: Scenario[] = wrongs.map((wrong) => ({
       assert(lost.length <= (wrong.fatal ? 1 : 0), summary(lost))
       assert.equal(summary(await echoes(functions)), '8 ok')
     }
-    const recoveredMs = times.sort((a, b) => a - b)[1]!
+    const recoveredMs = Math.min(...times)
     return { seen: `${last!.code}: ${last!.message}`, ...(wrong.fatal && { recoveredMs }) }
   },
 }))
+
+/** Calls `allocate` until one is lost; which one, and how it ended. */
+async function exhaust(
+  functions: Functions,
+  mebibytes: number,
+): Promise<{ calls: number; outcome: Outcome }> {
+  for (let calls = 1; calls <= 64; calls += 1) {
+    const outcome = await invoke(functions, 'allocate', word(mebibytes), { timeoutMs: 10_000 })
+    if (outcome.code !== 'ok') return { calls, outcome }
+  }
+  throw new Error(`64 calls took ${mebibytes} MiB each, and none was lost`)
+}
+
+function hoarding(name: string, fault: string, mebibytes: number): Scenario {
+  return {
+    name,
+    fault,
+    promise:
+      'The kernel ends a worker of this lease and no other; its call ends with ERR_RFAAS_WORKER_LOST or ERR_RFAAS_FUNCTION, a new worker takes its place; other leases go on.',
+    needs: 'cgroups',
+    async run(stage) {
+      const one = { cores: 1, memory: '128MiB', duration: '5m' }
+      const { client, functions } = await stage.deployed({ lease: one })
+      const other = await (await stage.lease(client, one)).deploy(nativePackage(), deployOptions)
+      const traffic = new Traffic(other)
+      const { calls, outcome } = await exhaust(functions, mebibytes)
+      assert.match(outcome.code, /^ERR_RFAAS_(WORKER_LOST|FUNCTION)$/, outcome.message)
+      const recoveredMs = await recovered(functions)
+      const { answered, failures } = await traffic.stop()
+      assert.deepEqual(failures, [])
+      const seen = `call ${calls}: ${outcome.message}; ${answered} ok of another lease`
+      return { seen, recoveredMs }
+    },
+  }
+}
+
+export const functions: Scenario[] = [
+  ...alone,
+  hoarding('function-allocates', 'a function takes more memory than its lease has', 1024),
+  hoarding('function-leaks', 'a function leaks, 16 MiB a call', 16),
+]
 
 function echoes(functions: Functions): Promise<Outcome[]> {
   return Promise.all(

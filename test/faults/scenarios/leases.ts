@@ -59,4 +59,33 @@ export const leases: Scenario[] = [
       }
     },
   },
+  {
+    name: 'lease-revoked-with-notice',
+    fault: 'the operator takes a lease back with notice, while calls run',
+    promise:
+      'The client is told at once; calls that run finish, new ones end with ERR_RFAAS_LEASE_REVOKED and certainly did not run; when the notice is over so is the lease, and its cores are free.',
+    async run(stage) {
+      const { cluster, client, lease, functions } = await stage.deployed()
+      const running = sleepers(functions, 2, 600, 5000)
+      await sleep(100)
+      const told = once(lease, 'revoking')
+      const revoked = performance.now()
+      await request(`${cluster.url}/v1/leases/${lease.id}/revoke`, {
+        method: 'POST',
+        body: { noticeMs: 1500 },
+      })
+      await told
+      const toldMs = Math.round(performance.now() - revoked)
+      await sleep(100)
+      const late = await sleepers(functions, 2, 1, 2000)
+      assert.equal(summary(late), '2 ERR_RFAAS_LEASE_REVOKED')
+      for (const { mayHaveRun } of late) assert.equal(mayHaveRun, false)
+      assert.equal(summary(await running), '2 ok')
+      await until('the cores are free', async () => (await client.nodes())[0]?.freeCores === 2)
+      return {
+        seen: `told after ${toldMs} ms; running ${summary(await running)}, new ${summary(late)}`,
+        recoveredMs: performance.now() - revoked,
+      }
+    },
+  },
 ]

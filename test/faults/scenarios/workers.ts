@@ -9,7 +9,8 @@ import type { Scenario } from '../scenario.js'
 import type { Deployed } from '../stage.js'
 
 /** Kills what `victims` chooses three times, which is as often as a worker may die young before it is
- * made to wait; the middle of the times until all are ready again. */
+ * made to wait; the least of the times until all are ready again: what else this machine does is not
+ * part of the promise. */
 async function recovery(
   { cluster, lease }: Deployed,
   victims: (workers: number[]) => number[],
@@ -27,7 +28,7 @@ async function recovery(
     times.push(performance.now() - began)
     lease.removeAllListeners('workerReady')
   }
-  return times.sort((a, b) => a - b)[1]!
+  return Math.min(...times)
 }
 
 export const workers: Scenario[] = [

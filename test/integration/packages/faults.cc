@@ -84,6 +84,18 @@ int64_t loop(const void*, size_t, void*, size_t, rfaas_context*) {
     }
 }
 
+// Takes as many MiB as the input says, uses them and never gives them back.
+int64_t allocate(const void* input, size_t input_bytes, void*, size_t, rfaas_context*) {
+    uint32_t mebibytes = 0;
+    if (input_bytes != sizeof mebibytes) return RFAAS_ERROR;
+    std::memcpy(&mebibytes, input, sizeof mebibytes);
+    const size_t bytes = size_t{mebibytes} << 20;
+    auto* memory = static_cast<volatile char*>(std::malloc(bytes));
+    if (memory == nullptr) return RFAAS_ERROR;
+    for (size_t at = 0; at < bytes; at += 4096) memory[at] = 1;
+    return 0;
+}
+
 // Sleeps for the milliseconds that the input says.
 int64_t sleep_ms(const void* input, size_t input_bytes, void*, size_t, rfaas_context*) {
     uint32_t milliseconds = 0;
@@ -115,4 +127,4 @@ RFAAS_FUNCTIONS({"echo", echo}, {"nothing", nothing}, {"worker", worker},
                 {"descriptors", descriptors}, {"fails", fails}, {"fails_silently", fails_silently},
                 {"too_much", too_much}, {"crash", crash}, {"abort", abort_it}, {"exit", exit_it},
                 {"vanish", vanish}, {"overrun", overrun}, {"loop", loop}, {"sleep_ms", sleep_ms},
-                {"mark", mark})
+                {"mark", mark}, {"allocate", allocate})
