@@ -1,5 +1,4 @@
-// `rfaas/local-cluster`: a whole cluster of one node in this process, for a laptop, for tests, for
-// `rfaas up`.
+// `rfaas/local-cluster`: a whole cluster in this process, for a laptop, for tests, for `rfaas up`.
 //
 // It stands above the managers, which lib/ otherwise knows nothing of: together with lib/cli it is
 // where the parts are put together, and it loads them when it is called.
@@ -7,14 +6,20 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
+import type { RunningExecutorManager } from '../executor-manager/src/index.js'
 import { createLogger, type LogLevel } from './control/log.js'
+import { invalidArgument } from './errors.js'
 import { packageRoot } from './package-root.js'
+import { parseBytes } from './units.js'
 
 export interface LocalClusterOptions {
   /** Of the resource manager. Default 0: a free one. */
   port?: number
-  /** Of the executor manager. Default 0. */
+  /** Of the first node's executor manager; those of others are free ones. Default 0. */
   executorManagerPort?: number
+  /** Nodes that this host is divided into: each lends its share of the cores and the memory. Default 1,
+   * which is called `local`; more are `local-1`, `local-2` and so on. */
+  nodes?: number
   /** Cores to lend: how many, or which ('0-3,8'). Default: all that this process may use. */
   cores?: number | string
   /** Memory to lend: bytes, or text such as '4GiB'. Default: what this process may use. */
@@ -32,16 +37,19 @@ export interface LocalClusterOptions {
 export interface LocalCluster {
   /** Of the resource manager: what `Client.connect` wants. */
   url: string
+  /** Of the first node. */
   executorManagerUrl: string
   /** Ends all leases and both managers. Idempotent. */
   close(): Promise<void>
 }
 
 export async function startLocalCluster(options: LocalClusterOptions = {}): Promise<LocalCluster> {
-  const [{ startResourceManager }, { startExecutorManager }] = await Promise.all([
-    import('../resource-manager/src/index.js'),
-    import('../executor-manager/src/index.js'),
-  ])
+  const [{ startResourceManager }, { startExecutorManager }, { availableMemory, chooseCores }] =
+    await Promise.all([
+      import('../resource-manager/src/index.js'),
+      import('../executor-manager/src/index.js'),
+      import('../executor-manager/src/node.js'),
+    ])
   const undo: (() => Promise<unknown>)[] = []
   const unwind = async (): Promise<void> => {
     for (const step of undo.reverse()) await step()
@@ -65,26 +73,40 @@ export async function startLocalCluster(options: LocalClusterOptions = {}): Prom
       logger: logger('resource-manager'),
     })
     undo.push(() => resourceManager.close())
-    const executorManager = await startExecutorManager({
-      port: options.executorManagerPort ?? 0,
-      resourceManager: resourceManager.url,
-      dataDir: join(dataDir, 'executor-manager'),
-      modulesDir: options.modulesDir ?? join(packageRoot(), 'node_modules'),
-      name: 'local',
-      logger: logger('executor-manager'),
-      ...(options.cores === undefined ? {} : { cores: options.cores }),
-      ...(options.memory === undefined ? {} : { memoryBytes: options.memory }),
-    })
-    // First of all: it confirms the ends of its leases to the resource manager.
-    undo.push(() => executorManager.close())
+    const shares = divide(options.nodes ?? 1, chooseCores(options.cores))
+    const memoryBytes = parseBytes(options.memory ?? availableMemory(), 'memory')
+    const executorManagers: RunningExecutorManager[] = []
+    for (const [index, cores] of shares.entries()) {
+      const name = shares.length === 1 ? 'local' : `local-${index + 1}`
+      const executorManager = await startExecutorManager({
+        port: index === 0 ? (options.executorManagerPort ?? 0) : 0,
+        resourceManager: resourceManager.url,
+        dataDir: join(dataDir, index === 0 ? 'executor-manager' : `executor-manager-${index + 1}`),
+        modulesDir: options.modulesDir ?? join(packageRoot(), 'node_modules'),
+        name,
+        logger: logger('executor-manager'),
+        cores,
+        memoryBytes: Math.floor(memoryBytes / shares.length),
+      })
+      // First of all: it confirms the ends of its leases to the resource manager.
+      undo.push(() => executorManager.close())
+      executorManagers.push(executorManager)
+    }
     let closing: Promise<void> | undefined
     return {
       url: resourceManager.url,
-      executorManagerUrl: executorManager.url,
+      executorManagerUrl: executorManagers[0]!.url,
       close: () => (closing ??= unwind()),
     }
   } catch (error) {
     await unwind()
     throw error
   }
+}
+
+function divide(nodes: number, cores: readonly number[]): number[][] {
+  if (!Number.isInteger(nodes) || nodes < 1 || nodes > cores.length) {
+    throw invalidArgument('nodes', nodes, `from 1 to ${cores.length}, a core for each`)
+  }
+  return Array.from({ length: nodes }, (_, node) => cores.filter((_core, i) => i % nodes === node))
 }

@@ -28,6 +28,7 @@ const maxEnded = 65_536
 const lookAgainMs = 60_000
 // Beyond the grace period, for the last processes of a lease whose cores the next one waits for.
 const handOverMs = 2000
+const maxStreamsPerLease = 16
 const revokedBy = 'the resource manager takes the lease back'
 
 export interface LeaseTableOptions {
@@ -235,6 +236,12 @@ export class LeaseTable {
    * of the executor's start any more. */
   subscribe(id: string, stream: EventStream): void {
     const lease = this.#require(id)
+    if (lease.streams.size >= maxStreamsPerLease) {
+      // The oldest: its reader may be gone without a word.
+      const [oldest] = lease.streams
+      oldest?.end()
+      lease.streams.delete(oldest as EventStream)
+    }
     lease.streams.add(stream)
     stream.onClose(() => lease.streams.delete(stream))
     const notice = this.#notices.get(id)

@@ -74,6 +74,8 @@ export class Client {
     this.#check()
     const { cores = 1, memory = '512MiB', duration = '10m', wait = 0, autoRenew = true } = options
     const { node, nodes, signal } = options
+    const isAbandoned = (): boolean => signal?.aborted === true
+    if (isAbandoned()) throw abandoned(signal)
     const waitMs = parseDuration(wait, 'wait')
     const requestId = newRequestId()
     const body = {
@@ -106,12 +108,10 @@ export class Client {
     })
     this.#leases.add(lease)
     // The answer came too late for whoever asked.
-    if (!this.#closed && signal?.aborted !== true) return lease
+    if (!this.#closed && !isAbandoned()) return lease
     this.#return(lease.release().catch(() => undefined))
     this.#check()
-    throw new RfaasError('ERR_RFAAS_ABORTED', 'the caller stopped waiting for the lease', {
-      cause: signal?.reason,
-    })
+    throw abandoned(signal)
   }
 
   async nodes(): Promise<NodeInfo[]> {
@@ -136,7 +136,10 @@ export class Client {
   /** Releases the leases that are still held. Idempotent. */
   async close(): Promise<void> {
     this.#closed = true
-    await Promise.all([...[...this.#leases].map((lease) => lease.release()), ...this.#returns])
+    const ends = [...[...this.#leases].map((lease) => lease.release()), ...this.#returns]
+    // All of them, whatever becomes of one.
+    await Promise.allSettled(ends)
+    await Promise.all(ends)
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -151,4 +154,10 @@ export class Client {
   #check(): void {
     if (this.#closed) throw new RfaasError('ERR_RFAAS_CLOSED', 'the client is closed')
   }
+}
+
+function abandoned(signal: AbortSignal | undefined): RfaasError {
+  return new RfaasError('ERR_RFAAS_ABORTED', 'the caller stopped waiting for the lease', {
+    cause: signal?.reason,
+  })
 }
