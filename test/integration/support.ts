@@ -1,4 +1,4 @@
-// A cluster of one node for a test: both managers in this process, real workers.
+// A cluster for a test: the managers in this process, real workers.
 import { execFileSync } from 'node:child_process'
 import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import {
   startExecutorManager,
   type ExecutorManagerOptions,
+  type RunningExecutorManager,
 } from '../../executor-manager/src/index.js'
 import {
   startResourceManager,
@@ -27,6 +28,7 @@ export const nodePackage = join(import.meta.dirname, 'packages', 'faults.mjs')
 export interface Cluster {
   url: string
   executorManagerUrl: string
+  executorManagers: readonly RunningExecutorManager[]
   dataDir: string
   client: Client
   /** Everything, in any order. Idempotent. */
@@ -36,6 +38,8 @@ export interface Cluster {
 export interface ClusterOptions {
   resourceManager?: ResourceManagerOptions
   executorManager?: ExecutorManagerOptions
+  /** Options of each node instead: `node-1`, `node-2` … Default: one with two cores. */
+  nodes?: readonly ExecutorManagerOptions[]
 }
 
 export async function startCluster(options: ClusterOptions = {}): Promise<Cluster> {
@@ -49,26 +53,33 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
     logLevel: 'silent',
     ...options.resourceManager,
   })
-  const executorManager = await startExecutorManager({
-    port: 0,
-    resourceManager: resourceManager.url,
-    name: 'node-1',
-    dataDir: join(dataDir, 'executor-manager'),
-    cores: 2,
-    logLevel: 'silent',
-    ...options.executorManager,
-  })
+  const executorManagers: RunningExecutorManager[] = []
+  for (const node of options.nodes ?? [{ cores: 2 }]) {
+    const name = `node-${executorManagers.length + 1}`
+    executorManagers.push(
+      await startExecutorManager({
+        port: 0,
+        resourceManager: resourceManager.url,
+        name,
+        dataDir: join(dataDir, name),
+        logLevel: 'silent',
+        ...node,
+        ...options.executorManager,
+      }),
+    )
+  }
   const client = await Client.connect(resourceManager.url)
   // A node registers when it finds the resource manager; nobody waits for it but us.
-  while ((await client.nodes()).length === 0) await sleep(10)
+  while ((await client.nodes()).length < executorManagers.length) await sleep(10)
   return {
     url: resourceManager.url,
-    executorManagerUrl: executorManager.url,
+    executorManagerUrl: executorManagers[0]!.url,
+    executorManagers,
     dataDir,
     client,
     async stop() {
       await client.close()
-      await executorManager.close()
+      await Promise.all(executorManagers.map((manager) => manager.close()))
       await resourceManager.close()
       rmSync(dataDir, { recursive: true, force: true })
     },
