@@ -1,6 +1,6 @@
 // The command line of the executor manager: flags and a JSON config file with the same names.
 import { Command, Option } from 'commander'
-import { serve, toPort, withConfig } from '../../lib/control/command.js'
+import { serve, toPort, withConfig, withSecurityFlags } from '../../lib/control/command.js'
 import { logLevels } from '../../lib/control/log.js'
 import type { ExecutorManagerOptions } from './config.js'
 import { confinementModes } from './confinement.js'
@@ -27,13 +27,18 @@ const names = [
   'confinement',
   'uidRange',
   'allowNetwork',
-  'allowRemote',
+  'keysFile',
+  'tlsCert',
+  'tlsKey',
+  'keyFile',
+  'ca',
+  'allowPlaintext',
   'logLevel',
 ] as const
 
 /** For `program.addCommand()` or on its own. Ends the process cleanly on SIGTERM and SIGINT. */
 export function executorManagerCommand(): Command {
-  return new Command('executor-manager')
+  return withSecurityFlags(new Command('executor-manager'))
     .description('lend the cores of this machine: start, watch and stop executors')
     .option('--host <address>', 'address to listen on (default: 127.0.0.1)')
     .option('--port <port>', 'port to listen on, 0 for a free one (default: 7071)', toPort)
@@ -60,7 +65,13 @@ export function executorManagerCommand(): Command {
     )
     .option('--uid-range <first-last>', 'users for leases (default: 1900000000-1900065535)')
     .option('--allow-network', 'functions may use the network')
-    .option('--allow-remote', 'listen on an address that other hosts can reach')
+    .addOption(
+      new Option('--key-file <file>', 'API key of this node (mode 0600)').env('RFAAS_KEY_FILE'),
+    )
+    .option(
+      '--ca <file>',
+      'authorities of the resource manager (PEM; default: those of the system)',
+    )
     .addOption(new Option('--log-level <level>', 'least severity to log').choices(logLevels))
     .option('--config <file>', 'JSON object with these options; flags win')
     .action((flags: ExecutorManagerOptions & { config?: string }) =>

@@ -3,7 +3,9 @@ import { homedir, hostname, tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import type { ProviderInfo } from '../../lib/control/schemas.js'
 import type { Logger, LogLevel } from '../../lib/control/log.js'
+import { readKey } from '../../lib/control/keys.js'
 import { isLoopback } from '../../lib/control/loopback.js'
+import { checkExposure, type SecurityOptions } from '../../lib/control/security.js'
 import { RfaasError, invalidArgument } from '../../lib/errors.js'
 import { native } from '../../lib/native.js'
 import { parseBytes, parseDuration } from '../../lib/units.js'
@@ -11,8 +13,8 @@ import { confinementModes, type ConfinementMode, type ConfinementOptions } from 
 import { availableMemory, chooseCores } from './node.js'
 import { parseUidRange } from './uids.js'
 
-export interface ExecutorManagerOptions {
-  /** Address to listen on; anything but loopback needs `allowRemote`. Default 127.0.0.1. */
+export interface ExecutorManagerOptions extends SecurityOptions {
+  /** Address to listen on; anything but loopback needs TLS. Default 127.0.0.1. */
   host?: string
   /** 0 takes a free one. Default 7071. */
   port?: number
@@ -55,8 +57,13 @@ export interface ExecutorManagerOptions {
   uidRange?: string
   /** Functions may use the network. Default false. */
   allowNetwork?: boolean
-  /** Listen beyond loopback. Clients prove themselves with lease tokens, but nothing is encrypted. */
-  allowRemote?: boolean
+  /** API key of this node at the resource manager. Rather `keyFile`: what is in a file is neither in
+   * a config file nor in a list of processes. */
+  key?: string
+  /** File with that key, mode 0600. */
+  keyFile?: string
+  /** Authorities (PEM) that signed the certificate of the resource manager. Default: the system's. */
+  ca?: string
   logLevel?: LogLevel
   /** Instead of a logger of its own at `logLevel`. */
   logger?: Logger
@@ -67,6 +74,7 @@ export interface Config {
   port: number
   name: string
   resourceManager: string
+  key: string | undefined
   advertise: string | undefined
   dataDir: string
   modulesDir: string | undefined
@@ -88,13 +96,7 @@ export function resolveConfig(options: ExecutorManagerOptions): Config {
   if (typeof host !== 'string' || host === '') {
     throw invalidArgument('host', host, 'an address or name of this host')
   }
-  if (!isLoopback(host) && options.allowRemote !== true) {
-    throw new RfaasError(
-      'ERR_RFAAS_INVALID_ARGUMENT',
-      `host is "${host}", which other machines can reach, and tokens would cross the network unencrypted: use 127.0.0.1, or allow it with --allow-remote (allowRemote) in a network that you trust`,
-      { field: 'host', value: host, allowed: 'a loopback address' },
-    )
-  }
+  checkExposure({ host, needsKeys: false }, options)
   const port = options.port ?? 7071
   if (!Number.isInteger(port) || port < 0 || port > 65535) {
     throw invalidArgument('port', port, 'an integer from 0 to 65535')
@@ -103,6 +105,11 @@ export function resolveConfig(options: ExecutorManagerOptions): Config {
   if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/.test(name)) {
     throw invalidArgument('name', name, 'letters, digits, ".", "_" and "-", at most 63 of them')
   }
+  const resourceManager = httpUrl(
+    'resourceManager',
+    options.resourceManager ?? 'http://127.0.0.1:7070',
+  )
+  checkEncrypted(resourceManager, options.allowPlaintext)
   const verbsAddress = options.verbsAddress ?? '0.0.0.0:0'
   if (!/^(\[[0-9a-fA-F:.]+\]|\d{1,3}(\.\d{1,3}){3}):\d{1,5}$/.test(verbsAddress)) {
     throw invalidArgument('verbsAddress', verbsAddress, 'IP:PORT such as 10.0.0.5:0')
@@ -116,7 +123,8 @@ export function resolveConfig(options: ExecutorManagerOptions): Config {
     host,
     port,
     name,
-    resourceManager: httpUrl('resourceManager', options.resourceManager ?? 'http://127.0.0.1:7070'),
+    resourceManager,
+    key: readKey(options),
     advertise:
       options.advertise === undefined ? undefined : httpUrl('advertise', options.advertise),
     dataDir: resolve(directory('dataDir', options.dataDir ?? defaultDataDir())),
@@ -174,6 +182,17 @@ function httpUrl(field: string, value: string): string {
   const url = URL.canParse(value) ? new URL(value) : undefined
   if (url?.protocol === 'http:' || url?.protocol === 'https:') return url.origin
   throw invalidArgument(field, value, 'a URL such as http://10.0.0.5:7070')
+}
+
+/** Whoever could change what is said on the way could make this node believe other leases. */
+function checkEncrypted(url: string, allowPlaintext: boolean | undefined): void {
+  const { protocol, hostname: host } = new URL(url)
+  if (protocol === 'https:' || allowPlaintext === true || isLoopback(host)) return
+  throw new RfaasError(
+    'ERR_RFAAS_INVALID_ARGUMENT',
+    `resourceManager is "${url}", which is not encrypted: use its https URL, or allow it with --allow-plaintext (allowPlaintext) in a network where nobody can listen`,
+    { field: 'resourceManager', value: url, allowed: 'an https URL' },
+  )
 }
 
 function directory(field: string, value: unknown): string {

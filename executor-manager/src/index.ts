@@ -4,7 +4,9 @@ import { join } from 'node:path'
 import { monotonicMs } from '../../lib/control/clock.js'
 import { createFolder } from '../../lib/control/folder.js'
 import { createLogger } from '../../lib/control/log.js'
+import { keptBefore, serverSecurity } from '../../lib/control/security.js'
 import { createServer } from '../../lib/control/server.js'
+import { Transport } from '../../lib/control/transport.js'
 import { hostId } from '../../lib/host.js'
 import { claim } from './claim.js'
 import { ManagerClock } from './clock.js'
@@ -65,6 +67,14 @@ async function start(
   checkSocketFolderLength(config.runtimeParent)
   const logger =
     options.logger ?? createLogger({ name: 'executor-manager', level: options.logLevel ?? 'info' })
+  const transport = new Transport({
+    ca: options.ca,
+    // A certificate that serves clients also proves this node to the resource manager.
+    cert: options.tlsCert,
+    key: options.tlsKey,
+    allowPlaintext: options.allowPlaintext,
+    failed: keptBefore(logger),
+  })
   createFolder('dataDir', dataDir)
   undo.push(await claim(`in the folder ${realpathSync(dataDir)}`, 'dataDir'))
   undo.push(await claim(`node ${name} of ${resourceManager}`, 'name'))
@@ -92,6 +102,7 @@ async function start(
     title: 'rfaas executor manager',
     logger,
     requestTimeoutMs,
+    ...serverSecurity(options, logger),
   })
   undo.push(() => server.close())
   const metrics = createMetrics(server.registry, {
@@ -132,6 +143,8 @@ async function start(
   undo.push(() => clearInterval(checkpoints))
   const registration: Registration = new Registration({
     resourceManager,
+    key: config.key,
+    transport,
     describe: () => ({
       name,
       url: advertised,

@@ -1,6 +1,6 @@
 // The node's line to the resource manager. Nothing here may stop a running lease: while the resource
 // manager is away we keep trying, and what it has to be told waits until it confirms it.
-import { events, request } from '../../lib/control/http.js'
+import { events, request, type CallOptions } from '../../lib/control/http.js'
 import { check } from '../../lib/control/check.js'
 import type { Logger } from '../../lib/control/log.js'
 import {
@@ -11,6 +11,7 @@ import {
   type LeaseClosed,
   type NodeRegistration,
 } from '../../lib/control/schemas.js'
+import type { Transport } from '../../lib/control/transport.js'
 import { RfaasError } from '../../lib/errors.js'
 import type { ManagerClock } from './clock.js'
 import type { EndReason } from './fence.js'
@@ -20,6 +21,9 @@ const requestTimeoutMs = 5000
 
 export interface RegistrationOptions {
   resourceManager: string
+  /** With which this node proves itself. */
+  key: string | undefined
+  transport: Transport
   /** Anew each time: leases come and go. */
   describe(): NodeRegistration
   clock: ManagerClock
@@ -107,7 +111,7 @@ export class Registration {
         method: 'POST',
         body: registration,
         schema: NodeWelcome,
-        signal: this.#stop.signal,
+        ...this.#access,
         timeoutMs: requestTimeoutMs,
       })
       if (this.#stop.signal.aborted) return false
@@ -147,7 +151,7 @@ export class Registration {
         method: 'POST',
         body: { hostId, leases },
         schema: HeartbeatReply,
-        signal: this.#stop.signal,
+        ...this.#access,
         timeoutMs: requestTimeoutMs,
       })
       clock.heard(reply.nowMs, askedAtMs)
@@ -179,7 +183,7 @@ export class Registration {
       if (this.#registered) {
         try {
           const url = this.#url(`/v1/nodes/${describe().name}/events`)
-          for await (const { event, data } of events(url, { signal })) {
+          for await (const { event, data } of events(url, this.#access)) {
             failures = 0
             this.#take(event, data)
           }
@@ -246,9 +250,15 @@ export class Registration {
     return request(this.#url(`/v1/nodes/${name}/leases/${lease}/${report.kind}`), {
       method: 'POST',
       ...(report.kind === 'closed' && { body: report.used }),
-      signal: this.#stop.signal,
+      ...this.#access,
       timeoutMs: requestTimeoutMs,
     })
+  }
+
+  /** What every request goes with. */
+  get #access(): CallOptions {
+    const { key, transport } = this.#options
+    return { token: key, transport, signal: this.#stop.signal }
   }
 
   #url(path: string): string {

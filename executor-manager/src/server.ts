@@ -8,6 +8,7 @@ import {
   Sha256,
   type LeaseClaims,
 } from '../../lib/control/schemas.js'
+import { bearerOf } from '../../lib/control/auth.js'
 import type { ControlServer } from '../../lib/control/server.js'
 import { RfaasError } from '../../lib/errors.js'
 import type { LeaseTable } from './leases.js'
@@ -35,7 +36,14 @@ export interface Services {
 
 export function addClientRoutes(server: ControlServer, services: Services): void {
   const { leases } = services
-  const claimsOf = (request: FastifyRequest): LeaseClaims => leases.verify(bearer(request))
+  const claimsOf = (request: FastifyRequest): LeaseClaims => {
+    try {
+      return leases.verify(bearer(request))
+    } catch (error) {
+      if (!(error instanceof RfaasError) || error.code !== 'ERR_RFAAS_UNAUTHORIZED') throw error
+      throw server.door.refusal(request, error, {})
+    }
+  }
 
   addCodeRoutes(server, services, claimsOf)
 
@@ -196,7 +204,7 @@ function authenticate(
 }
 
 function bearer(request: FastifyRequest): string {
-  const token = /^Bearer ([^\s]+)$/.exec(request.headers.authorization ?? '')?.[1]
+  const token = bearerOf(request)
   if (token !== undefined) return token
   throw new RfaasError(
     'ERR_RFAAS_UNAUTHORIZED',

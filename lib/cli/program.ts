@@ -5,6 +5,7 @@ import { packageVersion } from '../package-root.js'
 import { doctorCommand } from './doctor.js'
 import { includeCommand } from './include.js'
 import { invokeCommand } from './invoke.js'
+import { keysCommand } from './keys.js'
 import { leasesCommand } from './leases.js'
 import { managerCommands } from './managers.js'
 import { nodesCommand } from './nodes.js'
@@ -46,6 +47,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 interrupted.`,
   program.commandsGroup('Run a cluster:')
   adopt(program, resourceManager)
   adopt(program, executorManager)
+  adopt(program, keysCommand())
   return program
 }
 
@@ -54,5 +56,12 @@ function adopt(program: Command, command: Command): void {
   command
     .copyInheritedSettings(program)
     .showHelpAfterError(`  'rfaas ${command.name()} --help' shows what is allowed`)
+  for (const child of command.commands) {
+    child
+      .copyInheritedSettings(command)
+      .showHelpAfterError(
+        `  'rfaas ${command.name()} ${child.name()} --help' shows what is allowed`,
+      )
+  }
   program.addCommand(command)
 }

@@ -11,6 +11,15 @@ export function toPort(text: string): number {
   return Number(text)
 }
 
+/** The flags that say who may come to a manager, and under which certificate. */
+export function withSecurityFlags(command: Command): Command {
+  return command
+    .option('--keys-file <file>', 'API keys, made with rfaas keys; needed beyond loopback')
+    .option('--tls-cert <file>', 'certificate of this manager (PEM): serve HTTPS')
+    .option('--tls-key <file>', 'its private key (PEM, mode 0600)')
+    .option('--allow-plaintext', 'do without TLS in a network where nobody can listen')
+}
+
 /** The options of a config file, whose keys must be among `names`, overruled by the flags. */
 export function withConfig<Options extends object>(
   { config, ...flags }: Options & { config?: string },

@@ -2,7 +2,10 @@
 // schemas, one shape for every error, and what an operator expects (/healthz, /metrics,
 // /openapi.json). The managers add only their routes.
 import { STATUS_CODES, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import { constants } from 'node:crypto'
+import { Server as TlsServer, type ServerOptions as TlsServerOptions } from 'node:https'
 import type { AddressInfo, Socket } from 'node:net'
+import type { SecureContextOptions } from 'node:tls'
 import swagger from '@fastify/swagger'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import {
@@ -16,8 +19,11 @@ import { collectDefaultMetrics, Histogram, Registry } from 'prom-client'
 import { Type, type TSchema } from 'typebox'
 import { RfaasError, invalidArgument, type ErrorCode } from '../errors.js'
 import { packageVersion } from '../package-root.js'
+import { Door } from './auth.js'
 import { checkArgument } from './check.js'
+import type { KeyRing } from './keys.js'
 import type { Logger } from './log.js'
+import type { Reloaded } from './reloaded.js'
 import { ErrorBody } from './schemas.js'
 
 export type ControlApp = FastifyInstance<
@@ -32,6 +38,12 @@ export interface ServerOptions {
   /** Title of the OpenAPI description. */
   title: string
   logger: Logger
+  /** Who may come in; without, requests of this host may do everything. */
+  keys?: KeyRing | undefined
+  /** Serves HTTPS. Followed when the files change. */
+  tls?: Reloaded<SecureContextOptions> | undefined
+  /** Asks clients for a certificate of the authorities in `tls`; nodes must have one. */
+  nodeCertificates?: boolean
   /** Longest request body; a route may set its own. Default 1 MiB. */
   bodyLimit?: number
   /** Time in which a whole request must have arrived. Default 30 s. */
@@ -48,6 +60,8 @@ export interface ControlServer {
   app: ControlApp
   /** Of this server alone, so that two managers may share a process. */
   registry: Registry
+  /** Guards the routes that a manager adds. */
+  door: Door
   /** Turns the answer into an event stream; call it in a route's handler and answer nothing else. */
   eventStream(reply: FastifyReply): EventStream
   /** Listens and returns the base URL; port 0 takes a free one. */
@@ -67,6 +81,7 @@ export interface EventStream {
 }
 
 const closeGraceMs = 2000
+const certificateLookMs = 5000
 const maxUnreadBytes = 1024 * 1024
 
 const statusOf: Partial<Record<ErrorCode, number>> = {
@@ -91,26 +106,44 @@ export async function createServer(options: ServerOptions): Promise<ControlServe
   collectDefaultMetrics({ register: registry })
   const streams = new Set<SseStream>()
 
-  const app: ControlApp = fastify({
+  const { keys, tls, nodeCertificates = false } = options
+  const door = new Door({ keys, nodeCertificates, logger })
+  const limits = {
+    headersTimeout: Math.min(10_000, options.requestTimeoutMs ?? 10_000),
+    connectionsCheckingInterval: 1000,
+    // A token that names every core of a large node does not fit into the default 16 KiB.
+    maxHeaderSize: 128 * 1024,
+  }
+  const secure = (context: SecureContextOptions): TlsServerOptions => ({
+    ...context,
+    ...(nodeCertificates && {
+      requestCert: true,
+      // The door decides: clients have none.
+      rejectUnauthorized: false,
+      // A session that is resumed was checked by the authorities of another day.
+      secureOptions: constants.SSL_OP_NO_TICKET,
+    }),
+  })
+  const app = fastify({
     loggerInstance: logger as FastifyBaseLogger,
     logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: options.bodyLimit ?? 1024 * 1024,
     // Both ends of a slow-loris: a request that trickles in and a connection that says nothing.
     requestTimeout: options.requestTimeoutMs ?? 30_000,
     connectionTimeout: options.connectionTimeoutMs ?? 120_000,
-    http: {
-      headersTimeout: Math.min(10_000, options.requestTimeoutMs ?? 10_000),
-      connectionsCheckingInterval: 1000,
-      // A token that names every core of a large node does not fit into the default 16 KiB.
-      maxHeaderSize: 128 * 1024,
-    },
+    ...(tls === undefined
+      ? { http: limits }
+      : { https: { ...limits, handshakeTimeout: 10_000, ...secure(tls.value) } }),
     exposeHeadRoutes: false,
     forceCloseConnections: false,
     clientErrorHandler: (error, socket) => refuseGarbage(logger, error, socket),
     frameworkErrors: (error, _request, reply) => {
       void sendError(reply, badRequest(error.message))
     },
-  }).withTypeProvider<TypeBoxTypeProvider>()
+  }).withTypeProvider<TypeBoxTypeProvider>() as ControlApp
+  if (app.server instanceof TlsServer && tls !== undefined) {
+    followCertificates(app.server, tls, secure)
+  }
 
   app.setValidatorCompiler<TSchema>(({ schema, httpPart }) => (value) => {
     try {
@@ -133,18 +166,23 @@ export async function createServer(options: ServerOptions): Promise<ControlServe
   })
   // Streams end before the server waits for its requests, or it would wait for them.
   // Node counts a connection on which no request has begun as busy: HTTP clients that connect ahead
-  // would hold up the end, so these are cut.
+  // would hold up the end, so these are cut. Known by the peer's address, because the socket of a
+  // request over TLS is another object than that of its connection.
   let ending = false
-  const unused = new Set<Socket>()
+  const unused = new Map<string, Socket>()
+  const peer = ({ remoteAddress, remotePort }: Socket): string => `${remoteAddress} ${remotePort}`
   app.server.on('connection', (socket: Socket) => {
-    unused.add(socket)
-    socket.once('close', () => unused.delete(socket))
+    const name = peer(socket)
+    unused.set(name, socket)
+    socket.once('close', () => {
+      if (unused.get(name) === socket) unused.delete(name)
+    })
   })
-  app.server.on('request', ({ socket }: IncomingMessage) => unused.delete(socket))
+  app.server.on('request', ({ socket }: IncomingMessage) => unused.delete(peer(socket)))
   app.addHook('preClose', (done) => {
     ending = true
     for (const stream of streams) stream.end()
-    for (const socket of unused) socket.destroy()
+    for (const socket of unused.values()) socket.destroy()
     done()
   })
   // A request that was running when the end began must not leave an idle connection behind.
@@ -153,24 +191,40 @@ export async function createServer(options: ServerOptions): Promise<ControlServe
     done()
   })
   addRequestMetrics(app, registry)
-  await addOperatorRoutes(app, registry, options)
+  await addOperatorRoutes(app, { registry, door, ...options })
 
   const heartbeatMs = options.streamHeartbeatMs ?? 15_000
   let closing: Promise<void> | undefined
   return {
     app,
     registry,
+    door,
     eventStream: (reply) => new SseStream(reply, streams, heartbeatMs),
     listen: async (host, port) => {
       await listen(app, host, port)
       const { port: bound } = app.server.address() as AddressInfo
-      return `http://${host.includes(':') ? `[${host}]` : host}:${bound}`
+      return `${tls === undefined ? 'http' : 'https'}://${host.includes(':') ? `[${host}]` : host}:${bound}`
     },
     close: () => {
       closing ??= closeServer(app)
       return closing
     },
   }
+}
+
+/** New connections get the certificate that is in the files; those that are open keep theirs. */
+function followCertificates(
+  server: Pick<TlsServer, 'setSecureContext' | 'once'>,
+  tls: Reloaded<SecureContextOptions>,
+  secure: (context: SecureContextOptions) => TlsServerOptions,
+): void {
+  let current = tls.value
+  const timer = setInterval(() => {
+    if (tls.value === current) return
+    current = tls.value
+    server.setSecureContext(secure(current))
+  }, certificateLookMs).unref()
+  server.once('close', () => clearInterval(timer))
 }
 
 async function listen(app: ControlApp, host: string, port: number): Promise<void> {
@@ -207,10 +261,15 @@ async function closeServer(app: ControlApp): Promise<void> {
   }
 }
 
+/** What monitoring asks for. Only that it is alive is for everybody: metrics tell of all tenants. */
 async function addOperatorRoutes(
   app: ControlApp,
-  registry: Registry,
-  { title, assertHealthy }: ServerOptions,
+  {
+    registry,
+    door,
+    title,
+    assertHealthy,
+  }: Pick<ControlServer, 'registry' | 'door'> & Pick<ServerOptions, 'title' | 'assertHealthy'>,
 ): Promise<void> {
   // Every described route also describes how it fails.
   app.addHook('onRoute', ({ schema }) => {
@@ -236,11 +295,16 @@ async function addOperatorRoutes(
       return { status: 'ok' as const, uptimeMs: Math.round(performance.now() - startedAt) }
     },
   )
-  app.get('/metrics', { schema: { summary: 'Prometheus metrics' } }, async (_request, reply) => {
-    void reply.type(registry.contentType)
-    return registry.metrics()
-  })
-  app.get('/openapi.json', { schema: { hide: true } }, () => app.swagger())
+  const onRequest = door.only('operator')
+  app.get(
+    '/metrics',
+    { schema: { summary: 'Prometheus metrics' }, onRequest },
+    async (_request, reply) => {
+      void reply.type(registry.contentType)
+      return registry.metrics()
+    },
+  )
+  app.get('/openapi.json', { schema: { hide: true }, onRequest }, () => app.swagger())
 }
 
 function addRequestMetrics(app: ControlApp, registry: Registry): void {

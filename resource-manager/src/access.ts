@@ -1,6 +1,26 @@
 // Who may do what, and who sees what.
+import type { AccessTable } from '../../lib/control/auth.js'
 import type { Principal } from '../../lib/control/principal.js'
 import { RfaasError } from '../../lib/errors.js'
+
+/** Who may call which route: decided before anything of a request's body is read. /healthz is for
+ * everybody, /metrics and /openapi.json are for the operator. */
+export const routeAccess: AccessTable = {
+  'POST /v1/leases': ['tenant', 'operator'],
+  'GET /v1/leases': ['tenant', 'operator'],
+  'GET /v1/leases/:id': ['tenant', 'operator'],
+  'POST /v1/leases/:id/renew': ['tenant', 'operator'],
+  'DELETE /v1/leases/:id': ['tenant', 'operator'],
+  'POST /v1/leases/:id/revoke': ['operator'],
+  'GET /v1/usage': ['tenant', 'operator'],
+  'GET /v1/usage/entries': ['tenant', 'operator'],
+  'GET /v1/nodes': ['tenant', 'operator'],
+  'POST /v1/nodes': ['node'],
+  'POST /v1/nodes/:name/heartbeat': ['node'],
+  'GET /v1/nodes/:name/events': ['node'],
+  'POST /v1/nodes/:name/leases/:id/active': ['node'],
+  'POST /v1/nodes/:name/leases/:id/closed': ['node'],
+}
 
 /** Requests leases and looks at them: a tenant, or the operator. */
 export function requireClient(principal: Principal): void {

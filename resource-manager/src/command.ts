@@ -1,6 +1,6 @@
 // The command line of the resource manager: flags and a JSON config file with the same names.
 import { Command, Option } from 'commander'
-import { serve, toPort, withConfig } from '../../lib/control/command.js'
+import { serve, toPort, withConfig, withSecurityFlags } from '../../lib/control/command.js'
 import { logLevels } from '../../lib/control/log.js'
 import type { ResourceManagerOptions } from './config.js'
 import { startResourceManager } from './index.js'
@@ -13,13 +13,17 @@ const names = [
   'nodeTimeoutMs',
   'maxLeaseMs',
   'minFreeBytes',
-  'allowRemote',
+  'keysFile',
+  'tlsCert',
+  'tlsKey',
+  'nodeCa',
+  'allowPlaintext',
   'logLevel',
 ] as const
 
 /** For `program.addCommand()` or on its own. Ends the process cleanly on SIGTERM and SIGINT. */
 export function resourceManagerCommand(): Command {
-  return new Command('resource-manager')
+  return withSecurityFlags(new Command('resource-manager'))
     .description('grant, renew and revoke leases on the cores of the registered nodes')
     .option('--host <address>', 'address to listen on (default: 127.0.0.1)')
     .option('--port <port>', 'port to listen on, 0 for a free one (default: 7070)', toPort)
@@ -31,7 +35,7 @@ export function resourceManagerCommand(): Command {
     )
     .option('--max-lease-ms <time>', 'longest lease and renewal (default: 7d)')
     .option('--min-free-bytes <size>', 'disk space to leave unused (default: 64MiB)')
-    .option('--allow-remote', 'listen on an address that other hosts can reach')
+    .option('--node-ca <file>', 'authorities of the nodes, which then have to show a certificate')
     .addOption(new Option('--log-level <level>', 'least severity to log').choices(logLevels))
     .option('--config <file>', 'JSON object with these options; flags win')
     .action((flags: ResourceManagerOptions & { config?: string }) =>

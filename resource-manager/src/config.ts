@@ -1,13 +1,13 @@
 // Options of the resource manager: what is allowed, the defaults, and where its files are.
 import { homedir } from 'node:os'
 import { join, resolve } from 'node:path'
+import { checkExposure, type SecurityOptions } from '../../lib/control/security.js'
 import type { Logger, LogLevel } from '../../lib/control/log.js'
-import { isLoopback } from '../../lib/control/loopback.js'
-import { invalidArgument, RfaasError } from '../../lib/errors.js'
+import { invalidArgument } from '../../lib/errors.js'
 import { parseBytes, parseDuration } from '../../lib/units.js'
 
-export interface ResourceManagerOptions {
-  /** Address to listen on; anything but loopback needs `allowRemote`. Default 127.0.0.1. */
+export interface ResourceManagerOptions extends SecurityOptions {
+  /** Address to listen on; anything but loopback needs keys and TLS. Default 127.0.0.1. */
   host?: string
   /** 0 takes a free one. Default 7070. */
   port?: number
@@ -21,8 +21,8 @@ export interface ResourceManagerOptions {
   maxLeaseMs?: number | string
   /** Refuse changes while the data directory's file system has less left. Default 64 MiB. */
   minFreeBytes?: number | string
-  /** Accept requests from other hosts, although nothing authenticates them. */
-  allowRemote?: boolean
+  /** Authorities (PEM) of the nodes: a node then has to show a certificate of its name, too. */
+  nodeCa?: string
   logLevel?: LogLevel
   /** Instead of a logger of its own at `logLevel`. */
   logger?: Logger
@@ -45,12 +45,10 @@ export function resolveConfig(options: ResourceManagerOptions): Config {
   if (typeof host !== 'string' || host === '') {
     throw invalidArgument('host', host, 'an address or name of this host')
   }
-  if (!isLoopback(host) && options.allowRemote !== true) {
-    throw new RfaasError(
-      'ERR_RFAAS_INVALID_ARGUMENT',
-      `host is "${host}", which other machines can reach, and the resource manager does not authenticate its clients: use 127.0.0.1, or allow it with --allow-remote (allowRemote) in a network that you trust`,
-      { field: 'host', value: host, allowed: 'a loopback address' },
-    )
+  checkExposure({ host, needsKeys: true }, options)
+  const { nodeCa, keysFile, tlsCert } = options
+  if (nodeCa !== undefined && (keysFile === undefined || tlsCert === undefined)) {
+    throw invalidArgument('nodeCa', nodeCa, 'together with keysFile, tlsCert and tlsKey')
   }
   const port = options.port ?? 7070
   if (!Number.isInteger(port) || port < 0 || port > 65535) {

@@ -2,11 +2,12 @@
 import { SteadyClock } from '../../lib/control/clock.js'
 import { createFolder } from '../../lib/control/folder.js'
 import { createLogger } from '../../lib/control/log.js'
-import { openPrincipal, type Principal } from '../../lib/control/principal.js'
 import { createServer } from '../../lib/control/server.js'
+import { serverSecurity } from '../../lib/control/security.js'
 import { firstFit } from '../schedulers/first-fit.js'
 import { openLmdbStore } from '../stores/lmdb.js'
 import type { Snapshot, Store } from '../stores/store.js'
+import { routeAccess } from './access.js'
 import { resolveConfig, type ResourceManagerOptions } from './config.js'
 import { loadSigningKeys } from './keys.js'
 import { Manager } from './manager.js'
@@ -30,6 +31,7 @@ export async function startResourceManager(
   const config = resolveConfig(options)
   const logger =
     options.logger ?? createLogger({ name: 'resource-manager', level: options.logLevel ?? 'info' })
+  const security = serverSecurity(options, logger)
   createFolder('dataDir', config.dataDir)
   const store = openLmdbStore(config.dataDir, config.minFreeBytes)
   // Whatever fails from here on must give the store back, or the next start would be refused.
@@ -62,8 +64,10 @@ export async function startResourceManager(
         title: 'rfaas resource manager',
         logger,
         assertHealthy: () => opened.assertWritable(),
+        ...security,
       })
-      const principalOf = (): Principal => openPrincipal
+      const { principalOf } = server.door
+      server.door.guard(server.app, routeAccess)
       addLeaseRoutes(server, manager, createMetrics(server.registry, manager), principalOf)
       addNodeRoutes(server, manager, { publicKeyPem, heartbeatMs }, principalOf)
       const url = await server.listen(config.host, config.port)

@@ -28,7 +28,15 @@ describe('the command line', () => {
   it('explains every option', async () => {
     const { code, stdout } = await run('--help')
     expect(code).toBe(0)
-    for (const flag of ['host', 'port', 'data-dir', 'heartbeat-ms', 'allow-remote', 'config']) {
+    for (const flag of [
+      'host',
+      'port',
+      'data-dir',
+      'heartbeat-ms',
+      'keys-file',
+      'tls-cert',
+      'config',
+    ]) {
       expect(stdout).toContain(`--${flag}`)
     }
   })
@@ -37,7 +45,7 @@ describe('the command line', () => {
     [['--port', 'http'], /must be an integer from 0 to 65535/],
     [['--colour'], /unknown option '--colour'/],
     [['--log-level', 'loud'], /Allowed choices are silent, fatal/],
-    [['--host', '0.0.0.0'], /^resource-manager: host is "0\.0\.0\.0", .*--allow-remote/],
+    [['--host', '0.0.0.0'], /^resource-manager: host is "0\.0\.0\.0", .*--keys-file/],
     [['--heartbeat-ms', 'often'], /^resource-manager: heartbeatMs is "often"/],
   ])('ends with 2 on %j', async (args, message) => {
     const { code, stdout, stderr } = await run(...args)
