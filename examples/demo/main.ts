@@ -49,7 +49,8 @@ async function main(): Promise<void> {
     await options(lease, 1_000_000)
 
     await progress('releasing the lease', () => lease.release())
-    const { coreMs, memoryByteMs, cpuMs } = await client.usage()
+    const [usage] = await client.usage()
+    const { coreMs = 0, memoryByteMs = 0, cpuMs = 0 } = usage ?? {}
     paragraph(
       'cost',
       `${significant(coreMs / 1000)} core-seconds and ` +

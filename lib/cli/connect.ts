@@ -2,10 +2,15 @@
 import { Client } from '../client/client.js'
 import { RfaasError } from '../errors.js'
 import { CommandError } from './failure.js'
+import type { Target } from './options.js'
 
-export async function connect(url: string): Promise<Client> {
+export async function connect({ url, keyFile, ca, allowPlaintext }: Target): Promise<Client> {
   try {
-    return await Client.connect(url)
+    return await Client.connect(url, {
+      ...(keyFile === undefined ? {} : { keyFile }),
+      ...(ca === undefined ? {} : { ca }),
+      ...(allowPlaintext === undefined ? {} : { allowPlaintext }),
+    })
   } catch (cause) {
     if (!(cause instanceof RfaasError) || cause.code !== 'ERR_RFAAS_UNAVAILABLE') throw cause
     throw new CommandError(`there is no resource manager at ${url}: ${reason(cause)}`, {
@@ -15,7 +20,7 @@ export async function connect(url: string): Promise<Client> {
   }
 }
 
-/** The shortest true sentence: fetch wraps what happened. */
+/** The shortest true sentence. */
 function reason(error: RfaasError): string {
   let cause: unknown = error.cause
   while (cause instanceof Error && cause.cause !== undefined) cause = cause.cause

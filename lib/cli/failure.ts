@@ -17,6 +17,7 @@ export class Interrupted extends Error {
 
 const hints: Partial<Record<ErrorCode, string>> = {
   ERR_RFAAS_NO_CAPACITY: "'rfaas nodes' shows what is free, 'rfaas leases' who holds the rest",
+  ERR_RFAAS_UNAUTHORIZED: '--key-file or RFAAS_KEY_FILE names the file with your API key',
   ERR_RFAAS_FABRIC_UNAVAILABLE: "'rfaas doctor' tells what this host can do and what to change",
   ERR_RFAAS_DEADLINE: '--timeout gives the function more time',
 }

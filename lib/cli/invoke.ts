@@ -6,11 +6,11 @@ import { Command, Option } from 'commander'
 import type { Functions } from '../client/functions.js'
 import { CommandError } from './failure.js'
 import { showTime, summarize } from './latency.js'
-import { bytes, duration, integer, urlOption } from './options.js'
+import { bytes, duration, integer, withTarget, type Target } from './options.js'
 import { note, paint, print } from './output.js'
 import { interruptible } from './signals.js'
 
-interface Flags {
+interface Flags extends Target {
   input?: string
   output: string
   repeat?: number
@@ -20,7 +20,6 @@ interface Flags {
   maxOutput: number
   provider?: 'shm' | 'verbs'
   node?: string
-  url: string
 }
 
 const maxRepeat = 10_000_000
@@ -35,7 +34,7 @@ const leaseDuration = '1m'
 const minPayload = 64
 
 export function invokeCommand(): Command {
-  return new Command('invoke')
+  return withTarget(new Command('invoke'))
     .description('call a function once on cores that are leased for it')
     .argument('<package>', 'a shared library (.so) or an ES module (.mjs)')
     .argument('<function>', 'one of its functions')
@@ -69,7 +68,6 @@ export function invokeCommand(): Command {
       ]),
     )
     .option('--node <name>', 'only on this node')
-    .addOption(urlOption())
     .addHelpText(
       'after',
       `
@@ -93,7 +91,7 @@ async function invoke(
 ): Promise<void> {
   const input = await abortable(readInput(flags.input), signal)
   const { connect } = await import('./connect.js')
-  const client = await abortable(connect(flags.url), signal)
+  const client = await abortable(connect(flags), signal)
   try {
     const { cores, memory, node } = flags
     const start = performance.now()

@@ -4,24 +4,22 @@ import { Command } from 'commander'
 import { isLive } from '../control/lease-states.js'
 import type { LeaseInfo } from '../control/schemas.js'
 import { formatBytes, formatDuration } from '../units.js'
-import { jsonOption, urlOption } from './options.js'
+import { jsonOption, withTarget, type Target } from './options.js'
 import { note, print, printJson, table } from './output.js'
 
-interface Flags {
-  url: string
+interface Flags extends Target {
   json?: boolean
   all?: boolean
 }
 
 export function leasesCommand(): Command {
-  return new Command('leases')
+  return withTarget(new Command('leases'))
     .description('list the leases that hold cores')
     .option('--all', 'also those that closed a while ago')
-    .addOption(urlOption())
     .addOption(jsonOption())
-    .action(async ({ url, json = false, all = false }: Flags) => {
+    .action(async ({ json = false, all = false, ...target }: Flags) => {
       const { connect } = await import('./connect.js')
-      const known = await (await connect(url)).leases()
+      const known = await (await connect(target)).leases()
       const leases = all ? known : known.filter(({ state }) => state !== 'closed')
       if (json) return printJson(leases)
       if (leases.length === 0) {

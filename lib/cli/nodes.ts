@@ -3,17 +3,16 @@ import { Command } from 'commander'
 
 import type { NodeInfo } from '../control/schemas.js'
 import { formatBytes, formatDuration } from '../units.js'
-import { jsonOption, urlOption } from './options.js'
+import { jsonOption, withTarget, type Target } from './options.js'
 import { note, print, printJson, table } from './output.js'
 
 export function nodesCommand(): Command {
-  return new Command('nodes')
+  return withTarget(new Command('nodes'))
     .description('list the nodes and what is free on them')
-    .addOption(urlOption())
     .addOption(jsonOption())
-    .action(async ({ url, json = false }: { url: string; json?: boolean }) => {
+    .action(async ({ json = false, ...target }: Target & { json?: boolean }) => {
       const { connect } = await import('./connect.js')
-      const nodes = await (await connect(url)).nodes()
+      const nodes = await (await connect(target)).nodes()
       if (json) return printJson(nodes)
       if (nodes.length === 0) {
         return note("no node is registered; 'rfaas executor-manager' makes a machine one")

@@ -1,13 +1,26 @@
 // Options that several commands have, and how their values are read.
-import { InvalidArgumentError, Option } from 'commander'
+import { InvalidArgumentError, Option, type Command } from 'commander'
 
 import { RfaasError } from '../errors.js'
 import { parseBytes, parseDuration } from '../units.js'
 
 const defaultUrl = 'http://127.0.0.1:7070'
 
-export function urlOption(): Option {
-  return new Option('--url <url>', 'resource manager').env('RFAAS_URL').default(defaultUrl)
+/** Where the resource manager is, and how to get in. */
+export interface Target {
+  url: string
+  keyFile?: string
+  ca?: string
+  allowPlaintext?: boolean
+}
+
+/** Keys come in files: arguments can be read by every user of the host. */
+export function withTarget(command: Command): Command {
+  return command
+    .addOption(new Option('--url <url>', 'resource manager').env('RFAAS_URL').default(defaultUrl))
+    .option('--key-file <file>', 'your API key, mode 0600 (default: RFAAS_KEY, RFAAS_KEY_FILE)')
+    .option('--ca <file>', "authorities of the managers' certificates (default: RFAAS_CA)")
+    .option('--allow-plaintext', 'send the key without TLS where nobody can listen')
 }
 
 export function jsonOption(): Option {

@@ -69,7 +69,7 @@ async function up({ jsonLogs, port, ...rest }: Flags): Promise<void> {
 
 async function welcome(url: string, port: number): Promise<void> {
   const { connect } = await import('./connect.js')
-  const client = await connect(url)
+  const client = await connect({ url })
   const [node] = await client.nodes()
   const { formatBytes } = await import('../units.js')
   const lent = node === undefined ? '' : `${node.cores} cores, ${formatBytes(node.memoryBytes)}`

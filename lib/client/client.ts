@@ -7,6 +7,8 @@ import {
   type NodeInfo,
 } from '../control/schemas.js'
 import { checkArgument } from '../control/check.js'
+import { keyOfEnvironment, readKey } from '../control/keys.js'
+import { caOfEnvironment, Transport } from '../control/transport.js'
 import { LeaseRequest } from '../control/schemas.js'
 import { invalidArgument, RfaasError } from '../errors.js'
 import { parseBytes, parseDuration } from '../units.js'
@@ -15,6 +17,15 @@ import { Lease } from './lease.js'
 import { ManagerLink } from './manager-link.js'
 
 export interface ClientOptions {
+  /** API key: `rfk_…`. Default: RFAAS_KEY, else what is in the file RFAAS_KEY_FILE names. */
+  key?: string
+  /** File with the API key, mode 0600. */
+  keyFile?: string
+  /** PEM file with the authorities that signed the managers' certificates. Default: RFAAS_CA, else
+   * those of the system. */
+  ca?: string
+  /** Send key and lease tokens to other hosts without encryption: only where nobody can listen. */
+  allowPlaintext?: boolean
   /** For each request to a manager. Default 10 s. */
   timeoutMs?: number
 }
@@ -38,10 +49,17 @@ export interface LeaseOptions {
   autoRenew?: boolean
 }
 
+export interface UsageOptions {
+  /** Of this tenant alone. */
+  tenant?: string
+  /** Of leases that closed then or later. */
+  since?: Date
+  /** Of leases that closed before. */
+  until?: Date
+}
+
 /** What all leases of one tenant used that are over. */
 export type Usage = UsageReport['tenants'][number]
-
-const tenant = 'default'
 
 export class Client {
   readonly #link: ManagerLink
@@ -63,7 +81,13 @@ export class Client {
     if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol)) {
       throw invalidArgument('url', url, 'an http or https URL of a resource manager')
     }
-    const link = new ManagerLink(url, options.timeoutMs)
+    const { key, keyFile, ca, allowPlaintext, timeoutMs } = options
+    const given = key !== undefined || keyFile !== undefined
+    const link = new ManagerLink(url, {
+      key: readKey(given ? { key, keyFile } : keyOfEnvironment()),
+      transport: new Transport({ ca: ca ?? caOfEnvironment(), allowPlaintext }),
+      timeoutMs,
+    })
     await link.request('/healthz')
     return new Client(link)
   }
@@ -125,12 +149,15 @@ export class Client {
     return (await this.#link.request('/v1/leases', { schema: LeaseList })).leases
   }
 
-  /** What this tenant's closed leases used. */
-  async usage(): Promise<Usage> {
+  /** What closed leases used, by tenant: this client's own, or all for an operator. */
+  async usage({ tenant, since, until }: UsageOptions = {}): Promise<Usage[]> {
     this.#check()
-    const { tenants } = await this.#link.request('/v1/usage', { schema: UsageReport })
-    const nothing = { leases: 0, leaseMs: 0, heldMs: 0, cpuMs: 0, coreMs: 0, memoryByteMs: 0 }
-    return tenants.find((usage) => usage.tenant === tenant) ?? { tenant, ...nothing }
+    const query = new URLSearchParams({
+      ...(tenant === undefined ? {} : { tenant }),
+      ...(since === undefined ? {} : { from: since.toISOString() }),
+      ...(until === undefined ? {} : { to: until.toISOString() }),
+    })
+    return (await this.#link.request(`/v1/usage?${query}`, { schema: UsageReport })).tenants
   }
 
   /** Releases the leases that are still held. Idempotent. */

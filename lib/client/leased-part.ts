@@ -3,7 +3,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 
 import { check } from '../control/check.js'
-import { events, request, type RequestOptions } from '../control/http.js'
+import { events, request, type CallOptions, type RequestOptions } from '../control/http.js'
 import {
   ExecutorInfo,
   LeaseEndedEvent,
@@ -13,6 +13,7 @@ import {
   type ExecutorRequest,
   type LeasePart,
 } from '../control/schemas.js'
+import type { Transport } from '../control/transport.js'
 import { RfaasError } from '../errors.js'
 import { uploadPackage, type FunctionPackage } from './package.js'
 
@@ -38,6 +39,7 @@ export interface PartListener {
 export class LeasedPart {
   readonly info: LeasePart
   readonly #listener: PartListener
+  readonly #transport: Transport
   readonly #abort = new AbortController()
   #token: string
   /** By performance.now(): the node has ended it by then at the latest. */
@@ -47,7 +49,14 @@ export class LeasedPart {
   #unreachable = false
   #over = false
 
-  constructor(info: LeasePart, token: string, endsBy: number, listener: PartListener) {
+  constructor(
+    info: LeasePart,
+    token: string,
+    endsBy: number,
+    listener: PartListener,
+    transport: Transport,
+  ) {
+    this.#transport = transport
     this.info = info
     this.#token = token
     this.#listener = listener
@@ -61,10 +70,10 @@ export class LeasedPart {
 
   /** Ships the package and starts a worker on each core. */
   async start(code: FunctionPackage, body: ExecutorRequest): Promise<ExecutorInfo> {
-    await uploadPackage(this.info.executorManager, this.#token, code)
+    await uploadPackage(this.info.executorManager, this.#access, code)
     const executor = await request(this.#at('/v1/executors'), {
       method: 'POST',
-      token: this.#token,
+      ...this.#access,
       body,
       schema: ExecutorInfo,
       timeoutMs: startTimeoutMs,
@@ -131,7 +140,7 @@ export class LeasedPart {
     while (!this.#over) {
       try {
         const url = this.#at(`/v1/leases/${this.info.id}/events`)
-        for await (const { event, data } of events(url, { token: this.#token, signal, onOpen })) {
+        for await (const { event, data } of events(url, { ...this.#access, signal, onOpen })) {
           this.#take(event, data)
         }
         why = 'it closed the connection'
@@ -180,7 +189,11 @@ export class LeasedPart {
   }
 
   #send(path: string, options: RequestOptions): Promise<void> {
-    return request(this.#at(path), { token: this.#token, timeoutMs: endTimeoutMs, ...options })
+    return request(this.#at(path), { ...this.#access, timeoutMs: endTimeoutMs, ...options })
+  }
+
+  get #access(): Pick<CallOptions, 'token' | 'transport'> {
+    return { token: this.#token, transport: this.#transport }
   }
 
   #at(path: string): string {

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { extname } from 'node:path'
 
-import { request } from '../control/http.js'
+import { request, type CallOptions } from '../control/http.js'
 import type { Runtime } from '../control/schemas.js'
 import { invalidArgument, RfaasError } from '../errors.js'
 
@@ -41,15 +41,15 @@ export async function readPackage(path: string): Promise<FunctionPackage> {
 /** Makes sure that the node has the package. */
 export async function uploadPackage(
   executorManager: string,
-  token: string,
+  access: Pick<CallOptions, 'token' | 'transport'>,
   { sha256, code }: FunctionPackage,
 ): Promise<void> {
   const url = new URL(`/v1/code/${sha256}`, executorManager).href
   try {
-    await request(url, { method: 'HEAD', token })
+    await request(url, { method: 'HEAD', ...access })
     return
   } catch (error) {
     if (!(error instanceof RfaasError) || error.status !== 404) throw error
   }
-  await request(url, { method: 'PUT', token, body: code, timeoutMs: uploadTimeoutMs })
+  await request(url, { method: 'PUT', ...access, body: code, timeoutMs: uploadTimeoutMs })
 }

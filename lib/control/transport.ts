@@ -71,3 +71,8 @@ export class Transport {
 
 /** Believes the authorities of the system, and has no certificate of its own. */
 export const defaultTransport = new Transport()
+
+/** RFAAS_CA: for clients. */
+export function caOfEnvironment(): string | undefined {
+  return process.env['RFAAS_CA'] || undefined
+}

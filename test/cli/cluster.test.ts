@@ -111,7 +111,7 @@ describe('invoke', () => {
       expect(await leases(url)).toEqual([])
       expect(await leases(url, '--all')).toMatchObject([{ state: 'closed' }])
       const usage = await rfaas(['usage', '--json', '--url', url])
-      expect(JSON.parse(usage.stdout)).toMatchObject({ leases: 1 })
+      expect(JSON.parse(usage.stdout)).toMatchObject([{ tenant: 'default', leases: 1 }])
     },
   )
 

@@ -17,6 +17,7 @@ const commands = [
   'include',
   'resource-manager',
   'executor-manager',
+  'keys',
 ]
 
 describe('help', () => {

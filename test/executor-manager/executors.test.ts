@@ -279,8 +279,8 @@ describe('executors', () => {
     const client = await Client.connect(cluster.resourceManager.url)
     onCleanUp(() => client.close())
     const cpuMs = await eventually(async () => {
-      const usage = await client.usage()
-      return usage.leases === 1 && usage.cpuMs
+      const [usage] = await client.usage()
+      return usage?.leases === 1 && usage.cpuMs
     }, 'the lease is in the ledger')
     // 600 ms by the process's own account, less what a kernel tick rounds away.
     expect(cpuMs).toBeGreaterThanOrEqual(580)

@@ -41,7 +41,7 @@ describe('a lease', () => {
     await lease.release()
     expect(workersOf(process.pid)).toEqual([])
     expect(await freeCores()).toBe(2)
-    expect(await cluster.client.usage()).toMatchObject({ tenant: 'default' })
+    expect(await cluster.client.usage()).toMatchObject([{ tenant: 'default' }])
     await lease.release() // once more changes nothing
   })
 
