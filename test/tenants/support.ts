@@ -68,6 +68,10 @@ export class Keys {
   readonly path = join(temporaryFolder(), 'keys.json')
   #records: KeyRecord[] = []
 
+  constructor() {
+    this.#write([])
+  }
+
   add(record: Parameters<typeof createKey>[0]): string {
     const { key, record: kept } = createKey(record)
     this.#write([...this.#records, kept])
