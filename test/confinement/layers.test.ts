@@ -112,8 +112,8 @@ describe.skipIf(!root)('a lease', () => {
     await attack('shell', 'sh -c "ulimit -t 1; while :; do :; done" || true')
     await lease.release()
     expect(groups.flatMap((folder) => readdirSync(folder).filter(isLease))).toEqual([])
-    await expect.poll(async () => (await client.usage()).leases).toBe(1)
-    expect((await client.usage()).cpuMs).toBeGreaterThan(700)
+    await expect.poll(async () => (await client.usage())[0]?.leases).toBe(1)
+    expect((await client.usage())[0]?.cpuMs).toBeGreaterThan(700)
     await node?.close()
     node = undefined
     expect(groups.filter((folder) => existsSync(folder))).toEqual([])

@@ -40,7 +40,7 @@ export const control: Scenario[] = [
       await lease.release()
       await proxy.replay()
       await until('the cores are free', async () => (await client.nodes())[0]?.freeCores === 2)
-      assert.equal((await client.usage()).leases, 1)
+      assert.equal((await client.usage())[0]?.leases, 1)
       assert.equal((await client.nodes())[0]?.state, 'up')
       const broken = proxy.answers.filter(({ status }) => status >= 500)
       assert.deepEqual(broken, [])

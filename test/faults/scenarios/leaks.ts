@@ -76,8 +76,8 @@ async function cycles(stage: Stage, count: number): Promise<string> {
   const window = Math.min(100, Math.floor((count - warmUp) / 2))
   const before = least(samples.slice(warmUp, warmUp + window))
   const after = least(samples.slice(-window))
-  const usage = await client.usage()
-  assert.equal(usage.leases, count, 'the ledger has not exactly one entry per lease')
+  const [usage] = await client.usage()
+  assert.equal(usage?.leases, count, 'the ledger has not exactly one entry per lease')
   const grown: string[] = []
   for (const [name, { bytes, ...counts }] of Object.entries(after)) {
     const { bytes: bytesBefore, ...countsBefore } = before[name]!
