@@ -157,7 +157,8 @@ export class Client {
       ...(since === undefined ? {} : { from: since.toISOString() }),
       ...(until === undefined ? {} : { to: until.toISOString() }),
     })
-    return (await this.#link.request(`/v1/usage?${query.toString()}`, { schema: UsageReport })).tenants
+    return (await this.#link.request(`/v1/usage?${query.toString()}`, { schema: UsageReport }))
+      .tenants
   }
 
   /** Releases the leases that are still held. Idempotent. */
