@@ -158,7 +158,10 @@ export class Granting {
   }
 
   refuseAll(error: RfaasError): void {
-    for (const waiting of this.#queue) waiting.refuse(error)
+    for (const waiting of this.#queue) {
+      this.#queue.remove(waiting)
+      waiting.refuse(error)
+    }
   }
 
   /** What the client of a lease gets; throws when none of it is live. */

@@ -74,6 +74,7 @@ export async function startResourceManager(
       logger.info({ url, dataDir: config.dataDir }, 'resource manager started')
       let closing: Promise<void> | undefined
       const close = async (): Promise<void> => {
+        manager.refuseWaiting()
         await server.close()
         manager.stop()
         await opened.close()

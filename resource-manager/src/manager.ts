@@ -71,6 +71,11 @@ export class Manager {
     this.#stopped = true
     clearInterval(this.#watch)
     clearTimeout(this.#timer)
+    this.refuseWaiting()
+  }
+
+  /** Whoever waits for a lease is answered now: their requests would hold up the end of the server. */
+  refuseWaiting(): void {
     this.#granting.refuseAll(
       new RfaasError('ERR_RFAAS_CLOSED', 'the resource manager is stopping: try again later'),
     )

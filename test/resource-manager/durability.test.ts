@@ -3,6 +3,8 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { open } from 'lmdb'
 import { afterEach, describe, expect, it } from 'vitest'
+import { request } from '../../lib/control/http.js'
+import { LeaseList, type LeaseInfo } from '../../lib/control/schemas.js'
 import { verifyToken } from '../../lib/control/token.js'
 import {
   cleanUp,
@@ -77,7 +79,7 @@ describe('a resource manager that is killed', () => {
         () => undefined,
       ),
     )
-    await expect.poll(() => answered.length, { interval: 1 }).toBeGreaterThan(0)
+    await expect.poll(() => answered.length, { interval: 1, timeout: 20_000 }).toBeGreaterThan(0)
     await first.end('SIGKILL')
     await Promise.all(burst)
 
@@ -104,6 +106,9 @@ describe('a resource manager whose disk is full', () => {
     await expect(renew(url, granted.id, 600_000)).rejects.toMatchObject(refusal)
     await expect(release(url, granted.id)).rejects.toMatchObject(refusal)
     expect(await lease(url, granted.id)).toEqual(granted)
+    const health = await fetch(`${url}/healthz`)
+    expect(health.status).toBe(503)
+    expect(await health.text()).toMatch(/the file system of .* left/)
   })
 
   it('keeps what it stored when a write fails, and refuses everything else until a restart', async () => {
@@ -141,6 +146,31 @@ describe('a resource manager whose disk is full', () => {
 })
 
 describe('a restart', () => {
+  it('with 1,000 live leases on many nodes finds them all as they were', async () => {
+    const dataDir = temporaryDirectory()
+    const patient = { dataDir, nodeTimeoutMs: '10m' }
+    const first = await startManager(patient)
+    const cores = Array.from({ length: 20 }, (_, core) => core)
+    const nodes = Array.from({ length: 50 }, (_, index) => ({ name: `node-${index}`, cores }))
+    await Promise.all(nodes.map((node) => registeredNode(first.url, node)))
+    const granted: LeaseInfo[] = []
+    while (granted.length < 1000) {
+      const wave = await Promise.all(cores.map(() => grant(first.url, { durationMs: 600_000 })))
+      granted.push(...wave.map((answer) => answer.lease))
+    }
+    await first.close()
+
+    const { url } = await startManager(patient)
+    const { leases } = await request(`${url}/v1/leases`, { schema: LeaseList })
+    const byId = (a: LeaseInfo, b: LeaseInfo): number => a.id.localeCompare(b.id)
+    expect(leases.sort(byId)).toEqual(granted.sort(byId))
+    const running = granted.filter(({ parts: [part] }) => part?.node === 'node-7')
+    const back = new NodeClient(url, { name: 'node-7', cores })
+    const welcome = await back.register({ leases: running.map(({ id }) => id) })
+    expect(welcome.live.sort()).toEqual(running.map(({ id }) => id).sort())
+    await expect(grant(url)).rejects.toThrow(/0 cores/)
+  }, 60_000)
+
   it('finds a lease expired whose time passed meanwhile, and still keeps its cores', async () => {
     const dataDir = temporaryDirectory()
     const first = await startManager({ dataDir })

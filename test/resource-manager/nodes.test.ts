@@ -10,6 +10,7 @@ import {
   NodeClient,
   registeredNode,
   release,
+  renew,
   startManager,
   usage,
 } from './support.js'
@@ -75,6 +76,35 @@ describe('a node', () => {
       }),
     )
     expect((await nodeInfo(url, 'node-a'))?.url).toBe('http://127.0.0.1:7071')
+  })
+
+  it('that was lost leaves its name to another host, and none of its leases', async () => {
+    const { url } = await startManager(quick)
+    const first = await registeredNode(url)
+    const { lease: running } = await grant(url)
+    const { lease: unused } = await grant(url)
+    await first.active(running.id)
+    await expect.poll(async () => (await nodeInfo(url, 'node-a'))?.state).toBe('lost')
+
+    const second = new NodeClient(url, { hostId: 'host-b' })
+    const welcome = await second.register()
+    expect(welcome.live).toEqual([])
+    for (const { id } of [running, unused]) expect((await lease(url, id)).state).toBe('closed')
+    // The first one, should it come back, does not keep the second alive, and ends what it runs.
+    await expect(first.heartbeat([running.id])).rejects.toThrow(notFound)
+    await expect(first.register({ leases: [running.id] })).rejects.toThrow(/on another host/)
+  })
+
+  it('learns the fence: the highest epoch and what is live on it', async () => {
+    const { url } = await startManager()
+    const node = await registeredNode(url)
+    const { lease: over } = await grant(url)
+    const { lease: granted } = await grant(url)
+    const { lease: renewed } = await renew(url, granted.id, 60_000)
+    await release(url, over.id)
+    const welcome = await node.register({ leases: [over.id] })
+    expect(welcome).toMatchObject({ epoch: renewed.epoch, live: [granted.id], end: [over.id] })
+    expect(Math.abs(welcome.nowMs - Date.now())).toBeLessThan(60_000)
   })
 
   it('that falls silent is lost: nothing is granted there until it registers again', async () => {

@@ -21,6 +21,7 @@ import {
   type LeaseRequest,
   type NodeInfo,
   type NodeRegistration,
+  type RevokingEvent,
 } from '../../lib/control/schemas.js'
 import {
   startResourceManager,
@@ -102,6 +103,7 @@ export class NodeClient {
   readonly registration: NodeRegistration
   /** `end` events in order of arrival. */
   readonly ends: EndEvent[] = []
+  readonly revoking: RevokingEvent[] = []
   #url: string
   #reading = new AbortController()
 
@@ -154,6 +156,7 @@ export class NodeClient {
         signal: this.#reading.signal,
       })) {
         if (event === 'end') this.ends.push(data as EndEvent)
+        if (event === 'revoking') this.revoking.push(data as RevokingEvent)
       }
     })().catch(() => undefined)
   }

@@ -1,0 +1,44 @@
+import { rmSync, mkdtempSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import fc from 'fast-check'
+import { describe, it } from 'vitest'
+import { openLmdbStore } from '../../resource-manager/stores/lmdb.js'
+import { steps } from './commands.js'
+import { Model } from './model.js'
+import { System, type OpenStore } from './system.js'
+
+// Longer by RFAAS_MODEL_SECONDS, with another seed each time; a failure prints what repeats it
+// (RFAAS_MODEL_SEED and, for the shrunk sequence alone, RFAAS_MODEL_PATH).
+const seconds = Number(process.env['RFAAS_MODEL_SECONDS'] ?? 0)
+const seed = process.env['RFAAS_MODEL_SEED']
+const path = process.env['RFAAS_MODEL_PATH']
+
+const stores: [string, OpenStore][] = [['lmdb', (folder) => openLmdbStore(folder, 0)]]
+
+describe.each(stores)('on the store %s', (_name, open) => {
+  it(
+    'a resource manager does what its model does, whatever happens in whatever order',
+    async () => {
+      const sequence = fc.commands(steps, { maxCommands: 60, size: 'max' })
+      const property = fc.asyncProperty(sequence, async (commands) => {
+        const folder = mkdtempSync(join(tmpdir(), 'rfaas-model-'))
+        const model = new Model()
+        const system = new System(open, folder, model)
+        try {
+          await fc.asyncModelRun(() => ({ model, real: system }), commands)
+        } finally {
+          await system.close()
+          rmSync(folder, { recursive: true, force: true })
+        }
+      })
+      await fc.assert(property, {
+        numRuns: seconds > 0 ? 2 ** 30 : 25,
+        ...(seconds > 0 && { interruptAfterTimeLimit: seconds * 1000 }),
+        seed: seed !== undefined ? Number(seed) : seconds > 0 ? Date.now() & 0x7fffffff : 1,
+        ...(path !== undefined && { path }),
+      })
+    },
+    60_000 + seconds * 1000,
+  )
+})
