@@ -93,7 +93,7 @@ describe('a lease whose executor manager is killed', () => {
     await using next = await client.lease({ memory: '64MiB' })
     const again = await next.deploy(nativePackage(), deployOptions)
     expect(await again.invoke('echo', bytes(2))).toEqual(bytes(2))
-    expect((await client.usage()).leases).toBe(2)
+    expect((await client.usage())[0]?.leases).toBe(2)
   })
 
   test('ends when it expires, if nobody comes back', async () => {
