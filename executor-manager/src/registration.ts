@@ -16,7 +16,8 @@ import { RfaasError } from '../../lib/errors.js'
 import type { ManagerClock } from './clock.js'
 import type { EndReason } from './fence.js'
 
-const retryMs = { first: 100, most: 5000 }
+// A resource manager that comes back knows again within seconds what its nodes have.
+const retryMs = { first: 100, most: 2000 }
 const requestTimeoutMs = 5000
 
 export interface RegistrationOptions {

@@ -94,7 +94,7 @@ export class Lease extends EventEmitter<LeaseEvents> {
     this.#lastsUntil = askedAt + settings.durationMs
     const endsBy = answeredAt + settings.durationMs
     this.#parts = grant.lease.parts.map((part, index) => {
-      return new LeasedPart(part, grant.tokens[index] ?? '', endsBy, this.#listener, link.transport)
+      return new LeasedPart(part, grant.tokens[index] ?? '', endsBy, this.#listener, link)
     })
     this.#scheduleRenewal()
   }

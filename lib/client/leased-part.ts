@@ -13,12 +13,11 @@ import {
   type ExecutorRequest,
   type LeasePart,
 } from '../control/schemas.js'
-import type { Transport } from '../control/transport.js'
 import { RfaasError } from '../errors.js'
+import type { ManagerLink } from './manager-link.js'
 import { uploadPackage, type FunctionPackage } from './package.js'
 
 const startTimeoutMs = 60_000
-const endTimeoutMs = 10_000
 const eventsRetryMs = 500
 // How long its executor manager is silent before a node counts as unreachable.
 const unreachableMs = 5_000
@@ -39,7 +38,8 @@ export interface PartListener {
 export class LeasedPart {
   readonly info: LeasePart
   readonly #listener: PartListener
-  readonly #transport: Transport
+  /** How managers are reached, and how long they may take. */
+  readonly #link: ManagerLink
   readonly #abort = new AbortController()
   #token: string
   /** By performance.now(): the node has ended it by then at the latest. */
@@ -54,9 +54,9 @@ export class LeasedPart {
     token: string,
     endsBy: number,
     listener: PartListener,
-    transport: Transport,
+    link: ManagerLink,
   ) {
-    this.#transport = transport
+    this.#link = link
     this.info = info
     this.#token = token
     this.#listener = listener
@@ -189,11 +189,12 @@ export class LeasedPart {
   }
 
   #send(path: string, options: RequestOptions): Promise<void> {
-    return request(this.#at(path), { ...this.#access, timeoutMs: endTimeoutMs, ...options })
+    return request(this.#at(path), { ...this.#access, ...options })
   }
 
-  get #access(): Pick<CallOptions, 'token' | 'transport'> {
-    return { token: this.#token, transport: this.#transport }
+  get #access(): Pick<CallOptions, 'token' | 'transport' | 'timeoutMs'> {
+    const { transport, timeoutMs } = this.#link
+    return { token: this.#token, transport, timeoutMs }
   }
 
   #at(path: string): string {

@@ -41,7 +41,7 @@ export async function readPackage(path: string): Promise<FunctionPackage> {
 /** Makes sure that the node has the package. */
 export async function uploadPackage(
   executorManager: string,
-  access: Pick<CallOptions, 'token' | 'transport'>,
+  access: Pick<CallOptions, 'token' | 'transport' | 'timeoutMs'>,
   { sha256, code }: FunctionPackage,
 ): Promise<void> {
   const url = new URL(`/v1/code/${sha256}`, executorManager).href

@@ -107,6 +107,20 @@ describe('a lease whose executor manager is killed', () => {
   })
 })
 
+test('a deployment to an executor manager that has stopped fails in the time of the client', async () => {
+  await using hasty = await Client.connect(resourceManager.url, { timeoutMs: 1000 })
+  const lease = await hasty.lease({ memory: '64MiB' })
+  node.kill('SIGSTOP')
+  try {
+    await expect(lease.deploy(nativePackage(), deployOptions)).rejects.toMatchObject({
+      code: 'ERR_RFAAS_UNAVAILABLE',
+      message: expect.stringContaining('no answer within 1000 ms') as string,
+    })
+  } finally {
+    node.kill('SIGCONT')
+  }
+})
+
 describe('of leases that are over', () => {
   test('nothing remains in the processes', async () => {
     const cluster = await startCluster()
