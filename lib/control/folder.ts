@@ -3,7 +3,8 @@ import { accessSync, constants, mkdirSync, statSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { RfaasError } from '../errors.js'
 
-/** Makes `path`, for this user alone, unless it is there; throws when this user cannot write to it.
+/** Makes `path`, for this user alone, unless it is there; throws when this user cannot write to it, or
+ * others may enter it.
  * One level after the other: mkdir() of Node's own that makes them all never returns where a folder
  * that exists, such as /proc, says ENOENT to what should be made in it. */
 export function createFolder(field: string, path: string): void {
@@ -17,6 +18,10 @@ export function createFolder(field: string, path: string): void {
     if (!statSync(nearest).isDirectory()) throw new Error(`${nearest} is not a folder`)
     accessSync(nearest, constants.W_OK | constants.X_OK)
     for (const folder of missing.reverse()) create(folder)
+    // Not every file in it has a mode of its own: the folder keeps others out of all of them.
+    if ((statSync(path).mode & 0o077) !== 0) {
+      throw new Error(`other users may look into it (chmod 700 ${path}, or another folder)`)
+    }
   } catch (error) {
     throw new RfaasError(
       'ERR_RFAAS_INVALID_ARGUMENT',

@@ -1,5 +1,13 @@
 import { execFile } from 'node:child_process'
-import { mkdtempSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  mkdirSync,
+  mkdtempSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -11,6 +19,8 @@ let temporary: string
 beforeAll(() => {
   temporary = mkdtempSync(join(tmpdir(), 'rfaas-folder-'))
   writeFileSync(join(temporary, 'file'), '')
+  mkdirSync(join(temporary, 'open'))
+  chmodSync(join(temporary, 'open'), 0o755)
   symlinkSync(join(temporary, 'nowhere'), join(temporary, 'dangling'))
 })
 afterAll(() => rmSync(temporary, { recursive: true, force: true }))
@@ -34,6 +44,7 @@ describe('createFolder', () => {
 
   it.each([
     ['a file', 'file', /file is not a folder/],
+    ['one that others may enter', 'open', /other users may look into it \(chmod 700/],
     ['a path below a file', 'file/x/y', /file is not a folder/],
     ['a link to nothing', 'dangling', /dangling.*EEXIST/],
     ['a name that is too long', `x/${'y'.repeat(300)}`, /ENAMETOOLONG/],
