@@ -112,6 +112,8 @@ export async function startManager(options: ResourceManagerOptions): Promise<str
     port: 0,
     dataDir: temporaryFolder(),
     heartbeatMs: 100,
+    // A busy machine may not come to a heartbeat for a while.
+    nodeTimeoutMs: 20_000,
     logLevel: 'silent',
     ...options,
   })
