@@ -44,7 +44,8 @@ export type KeyRecord = Static<typeof KeyRecord>
 
 export const KeysFile = Type.Object({ keys: Type.Array(KeyRecord, { maxItems: 100_000 }) }, closed)
 
-const shape = /^rfk_([a-z0-9]{4,32})_([A-Za-z0-9_-]{43})$/
+// 32 bytes leave two bits of the last character over: they are zero, so that a key has one text.
+const shape = /^rfk_([a-z0-9]{4,32})_([A-Za-z0-9_-]{42}[AEIMQUYcgkosw048])$/
 // 40 bits: enough to be unique in a file, short enough to be read out.
 const idBytes = 5
 const secretBytes = 32
