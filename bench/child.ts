@@ -110,11 +110,8 @@ async function coldStart({
 
 process.on('message', (request: Request) => {
   handle(request).then(
-    (answer) =>
-      process.send!(
-        { answer } satisfies Reply,
-        () => request.command === 'close' && process.exit(),
-      ),
+    // Ends when its parent says so, also after `close`: an exit could overtake the answer.
+    (answer) => process.send!({ answer } satisfies Reply),
     (error: unknown) =>
       process.send!({
         failed: error instanceof Error ? (error.stack ?? error.message) : String(error),

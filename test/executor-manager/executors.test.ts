@@ -225,7 +225,7 @@ describe('executors', () => {
 
   it('are ended on their node when the lease expires, and the ledger gets what they used', async () => {
     const cluster = await startCluster()
-    const { lease, token } = await grant(cluster, { durationMs: 1000 })
+    const { lease, token } = await grant(cluster, { durationMs: 3000 })
     const heard = listen(cluster.node.url, lease.id, token)
     await startExecutor(cluster.node.url, token, script)
     const [worker] = childrenOf(process.pid)

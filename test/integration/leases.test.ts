@@ -9,6 +9,7 @@ import {
   deployOptions,
   nativePackage,
   nodePackage,
+  soonMs,
   startCluster,
   type Cluster,
 } from './support.js'
@@ -66,15 +67,15 @@ describe('a lease', () => {
   })
 
   test('renews itself for as long as it is held', async () => {
-    await using lease = await cluster.client.lease({ memory: '64MiB', duration: '1s' })
+    await using lease = await cluster.client.lease({ memory: '64MiB', duration: soonMs })
     const functions = await lease.deploy(nativePackage(), deployOptions)
     await once(lease, 'renewed')
-    await new Promise((resolve) => setTimeout(resolve, 1500))
+    await new Promise((resolve) => setTimeout(resolve, 1.5 * soonMs))
     expect(await functions.invoke('echo', bytes(1))).toEqual(bytes(1))
   })
 
   test('that is not renewed ends on the node, and its calls with it', async () => {
-    const options = { memory: '64MiB', duration: '1s', autoRenew: false } as const
+    const options = { memory: '64MiB', duration: soonMs, autoRenew: false }
     const lease = await cluster.client.lease(options)
     const functions = await lease.deploy(nativePackage(), deployOptions)
     const [reason] = (await once(lease, 'ended')) as [string]
@@ -87,10 +88,10 @@ describe('a lease', () => {
   })
 
   test('ends calls in flight when it expires', async () => {
-    const options = { memory: '64MiB', duration: '1s', autoRenew: false } as const
+    const options = { memory: '64MiB', duration: soonMs, autoRenew: false }
     const lease = await cluster.client.lease(options)
     const functions = await lease.deploy(nativePackage(), deployOptions)
-    const sleeps = new Uint8Array(Uint32Array.of(20_000).buffer)
+    const sleeps = new Uint8Array(Uint32Array.of(60_000).buffer)
     await expect(functions.invoke('sleep_ms', sleeps)).rejects.toThrow()
     await expect.poll(freeCores, { timeout: 5000 }).toBe(2)
   })

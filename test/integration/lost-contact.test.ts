@@ -12,7 +12,7 @@ import {
   startResourceManager,
   type RunningResourceManager,
 } from '../../resource-manager/src/index.js'
-import { bytes, deployOptions, nativePackage, provider, startCluster } from './support.js'
+import { bytes, deployOptions, nativePackage, soonMs, startCluster } from './support.js'
 
 const main = join(import.meta.dirname, '../../dist/executor-manager/src/main.js')
 const ended = { code: 'ERR_RFAAS_LEASE_ENDED' }
@@ -97,9 +97,7 @@ describe('a lease whose executor manager is killed', () => {
   })
 
   test('ends when it expires, if nobody comes back', async () => {
-    // Long enough for the deployment, on an emulated machine too.
-    const duration = provider === 'verbs' ? '30s' : '4s'
-    const lease = await client.lease({ memory: '64MiB', duration, autoRenew: false })
+    const lease = await client.lease({ memory: '64MiB', duration: soonMs, autoRenew: false })
     const functions = await lease.deploy(nativePackage(), deployOptions)
     const ends = once(lease, 'ended')
     await killNode()

@@ -14,6 +14,7 @@ import {
   deployOptions,
   nativePackage,
   sleeps,
+  soonMs,
   startCluster,
   type Cluster,
 } from './support.js'
@@ -165,7 +166,7 @@ describe('a lease over two nodes', () => {
   })
 
   test('is renewed on both', async () => {
-    await using lease = await cluster.client.lease({ ...twoCores, duration: '4s' })
+    await using lease = await cluster.client.lease({ ...twoCores, duration: 2 * soonMs })
     const functions = await lease.deploy(whoPackage(), deployOptions)
     const over: unknown[] = []
     lease.on('partLost', (...event) => over.push(event)).on('ended', (event) => over.push(event))

@@ -4,4 +4,5 @@
 set -e
 export RFAAS_REQUIRE=verbs
 node_modules/.bin/vitest run test/conformance -t '^verbs'
-node_modules/.bin/vitest run test/integration
+# What is about managers alone is slow on an emulated machine, and the same over any fabric.
+node_modules/.bin/vitest run test/integration --exclude '**/{grants,lost-contact}.test.ts'

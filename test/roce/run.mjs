@@ -22,7 +22,7 @@ import { Vm } from './vm.mjs'
 
 const kTree = realpathSync(join(dirname(fileURLToPath(import.meta.url)), '..', '..'))
 const kDefaultCommand = ['test/roce/guest-tests.sh']
-const kDefaultTimeoutSeconds = 900
+const kDefaultTimeoutSeconds = 1500
 /** An emulated boot takes about ten seconds; on a busy machine a few times that. */
 const kBootTimeoutMs = 180_000
 /** A working KVM guest prints within a second. A nested host may accept one and never run it. */
