@@ -50,20 +50,26 @@ function readConfig(path: string, names: readonly string[]): object {
   return value
 }
 
-/** Runs a manager until SIGTERM or SIGINT, then closes it. */
-export async function serve(
-  start: () => Promise<{ url: string; close(): Promise<void> }>,
-): Promise<void> {
+interface RunningManager {
+  url: string
+  /** Resolves when it cannot go on: a supervisor is to restart it. */
+  failed?: Promise<RfaasError>
+  close(): Promise<void>
+}
+
+/** Runs a manager until SIGTERM or SIGINT, then closes it. Throws, after that too, why it failed. */
+export async function serve(start: () => Promise<RunningManager>): Promise<void> {
   // Before the start: a signal that comes early must not leave the start half done.
-  const signalled = new Promise((resolve) => {
-    process.once('SIGTERM', resolve)
-    process.once('SIGINT', resolve)
+  const signalled = new Promise<undefined>((resolve) => {
+    process.once('SIGTERM', () => resolve(undefined))
+    process.once('SIGINT', () => resolve(undefined))
   })
   const manager = await start()
   // One line for scripts: the port may have been chosen by the system.
   process.stdout.write(`${manager.url}\n`)
-  await signalled
+  const failure = await Promise.race([signalled, ...(manager.failed ? [manager.failed] : [])])
   await manager.close()
+  if (failure !== undefined) throw failure
 }
 
 /** The process of a manager alone: exit code 2 for wrong options, 1 for other failures. */

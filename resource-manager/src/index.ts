@@ -5,7 +5,9 @@ import { createLogger } from '../../lib/control/log.js'
 import { createServer } from '../../lib/control/server.js'
 import { serverSecurity } from '../../lib/control/security.js'
 import { firstFit } from '../schedulers/first-fit.js'
-import { openLmdbStore } from '../stores/lmdb.js'
+import type { RfaasError } from '../../lib/errors.js'
+import { checkLmdbStore } from '../stores/lmdb-check.js'
+import { lmdbStorePath, openLmdbStore } from '../stores/lmdb.js'
 import type { Snapshot, Store } from '../stores/store.js'
 import { routeAccess } from './access.js'
 import { resolveConfig, type ResourceManagerOptions } from './config.js'
@@ -21,6 +23,9 @@ export { UsageReport } from '../../lib/control/schemas.js'
 export interface RunningResourceManager {
   /** Base URL, with the port that was really bound. */
   url: string
+  /** Resolves with the reason when its store could not be written: it refuses every change from then
+   * on, until it is started again in a new process. */
+  failed: Promise<RfaasError>
   /** Idempotent; leases and their executors go on. */
   close(): Promise<void>
 }
@@ -33,6 +38,7 @@ export async function startResourceManager(
     options.logger ?? createLogger({ name: 'resource-manager', level: options.logLevel ?? 'info' })
   const security = serverSecurity(options, logger)
   createFolder('dataDir', config.dataDir)
+  await checkLmdbStore(lmdbStorePath(config.dataDir))
   const store = openLmdbStore(config.dataDir, config.minFreeBytes)
   // Whatever fails from here on must give the store back, or the next start would be refused.
   try {
@@ -72,6 +78,9 @@ export async function startResourceManager(
       addNodeRoutes(server, manager, { publicKeyPem, heartbeatMs }, principalOf)
       const url = await server.listen(config.host, config.port)
       logger.info({ url, dataDir: config.dataDir }, 'resource manager started')
+      void opened.failed.then((err) =>
+        logger.fatal({ err }, 'resource manager serves no more changes'),
+      )
       let closing: Promise<void> | undefined
       const close = async (): Promise<void> => {
         manager.refuseWaiting()
@@ -80,7 +89,7 @@ export async function startResourceManager(
         await opened.close()
         logger.info('resource manager stopped')
       }
-      return { url, close: () => (closing ??= close()) }
+      return { url, failed: opened.failed, close: () => (closing ??= close()) }
     } catch (error) {
       manager.stop()
       throw error

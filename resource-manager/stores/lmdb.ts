@@ -1,5 +1,5 @@
-// The default store: LMDB in the data directory. Values are JSON text, keys are `<kind>/<id>`.
-import { closeSync, fstatSync, openSync, readSync, statfsSync } from 'node:fs'
+// The default store: LMDB in the data directory. Keys are `<kind>/<id>`, values see record.ts.
+import { statfsSync } from 'node:fs'
 import { join } from 'node:path'
 import { open, type RootDatabase } from 'lmdb'
 import { Type, type Static, type TSchema } from 'typebox'
@@ -7,6 +7,17 @@ import { inspect } from '../../lib/control/check.js'
 import { isRunning, ProcessIdentity, thisProcess } from '../../lib/control/process-identity.js'
 import { RfaasError } from '../../lib/errors.js'
 import { formatBytes } from '../../lib/units.js'
+import { damagedStore, fileFlaw } from './lmdb-check.js'
+import {
+  decodeRecord,
+  decodeVersion,
+  emptySum,
+  encodeRecord,
+  formatVersion,
+  keys,
+  RecordSum,
+  replaceInSum,
+} from './record.js'
 import {
   LeaseRecord,
   LedgerEntry,
@@ -18,23 +29,19 @@ import {
   type Store,
 } from './store.js'
 
-const formatVersion = 2
-
-const Version = Type.Integer({ minimum: 1 })
 const Epoch = Type.Integer({ minimum: 0 })
 
 const Anchor = Type.Object({ bootId: Type.String(), offsetMs: Type.Number() })
 
-const keys = {
-  version: 'meta/version',
-  epoch: 'meta/epoch',
-  clock: 'meta/clock',
-  owner: 'meta/owner',
-}
 // Entries that are read between two turns of the event loop.
 const ledgerPage = 500
 
-/** Changes are refused while the file system has less than `minFreeBytes` left. */
+export function lmdbStorePath(dataDir: string): string {
+  return join(dataDir, 'state.mdb')
+}
+
+/** Changes are refused while the file system has less than `minFreeBytes` left. A store that may be
+ * damaged is first given to checkLmdbStore. */
 export function openLmdbStore(dataDir: string, minFreeBytes: number): Store {
   return new LmdbStore(dataDir, minFreeBytes)
 }
@@ -48,12 +55,14 @@ class LmdbStore implements Store {
   /** The flush of what is queued. */
   #next: Promise<void> | undefined
   #failure: RfaasError | undefined
+  #fail: (failure: RfaasError) => void = () => undefined
+  readonly failed = new Promise<RfaasError>((resolve) => (this.#fail = resolve))
   #closed = false
 
   constructor(dataDir: string, minFreeBytes: number) {
     this.#dataDir = dataDir
     this.#minFreeBytes = minFreeBytes
-    this.#path = join(dataDir, 'state.mdb')
+    this.#path = lmdbStorePath(dataDir)
     const flaw = fileFlaw(this.#path)
     if (flaw !== undefined) throw this.#damaged(flaw)
     try {
@@ -68,11 +77,13 @@ class LmdbStore implements Store {
       throw this.#damaged(`cannot be opened as a database (${messageOf(error)})`, error)
     }
     try {
-      this.#takeOwnership(dataDir)
       this.#checkVersion()
+      this.#takeOwnership(dataDir)
     } catch (error) {
       void this.#db.close()
-      throw error
+      if (error instanceof RfaasError) throw error
+      // LMDB's own findings: the first write reads its list of free pages.
+      throw this.#damaged(`it cannot be written (${messageOf(error)})`, error)
     }
   }
 
@@ -137,7 +148,7 @@ class LmdbStore implements Store {
     // LMDB must not be touched once a write has failed: its memory is not sound then. The entry of
     // the owner stays, but it names a process that will be gone, and so stops nobody.
     if (this.#failure !== undefined) return
-    this.#db.removeSync(keys.owner)
+    this.#db.transactionSync(() => this.#put(keys.owner, undefined))
     await this.#db.close()
   }
 
@@ -158,24 +169,34 @@ class LmdbStore implements Store {
             { cause: error },
           )
           reject(this.#failure)
+          this.#fail(this.#failure)
         }
       })
     })
   }
 
   #write(batch: readonly Changes[]): void {
-    const put = (key: string, value: unknown): void => this.#db.putSync(key, JSON.stringify(value))
     this.#db.transactionSync(() => {
       for (const { epoch, clock, leases, removedLeases, nodes, ledger, usage } of batch) {
-        if (epoch !== undefined) put(keys.epoch, epoch)
-        for (const lease of leases ?? []) put(`lease/${lease.id}`, lease)
-        for (const node of nodes ?? []) put(`node/${node.name}`, node)
-        if (clock !== undefined) put(keys.clock, clock)
-        for (const entry of ledger ?? []) put(ledgerKey(entry), entry)
-        for (const sums of usage ?? []) put(`usage/${sums.tenant}`, sums)
-        for (const id of removedLeases ?? []) this.#db.removeSync(`lease/${id}`)
+        if (epoch !== undefined) this.#put(keys.epoch, epoch)
+        for (const lease of leases ?? []) this.#put(`lease/${lease.id}`, lease)
+        for (const node of nodes ?? []) this.#put(`node/${node.name}`, node)
+        if (clock !== undefined) this.#put(keys.clock, clock)
+        for (const entry of ledger ?? []) this.#put(ledgerKey(entry), entry)
+        for (const sums of usage ?? []) this.#put(`usage/${sums.tenant}`, sums)
+        for (const id of removedLeases ?? []) this.#put(`lease/${id}`, undefined)
       }
     })
+  }
+
+  /** Within a transaction, as the sum changes with it. Undefined removes the record. */
+  #put(key: string, value: unknown): void {
+    const before = this.#db.get(key)
+    const after = value === undefined ? undefined : encodeRecord(key, value)
+    const sum = replaceInSum(this.#read(keys.sum, RecordSum) ?? emptySum, before, after)
+    if (after !== undefined) this.#db.putSync(key, after)
+    else if (before !== undefined) this.#db.removeSync(key)
+    this.#db.putSync(keys.sum, encodeRecord(keys.sum, sum))
   }
 
   /** Two managers on one store would grant the same cores. LMDB's writer lock spans processes, so
@@ -184,7 +205,8 @@ class LmdbStore implements Store {
     const holder = this.#db.transactionSync((): ProcessIdentity | undefined => {
       const current = this.#read(keys.owner, ProcessIdentity)
       if (current !== undefined && isRunning(current)) return current
-      this.#db.putSync(keys.owner, JSON.stringify(thisProcess()))
+      this.#put(keys.owner, thisProcess())
+      if (this.#db.get(keys.version) === undefined) this.#put(keys.version, formatVersion)
       return undefined
     })
     if (holder === undefined) return
@@ -195,17 +217,17 @@ class LmdbStore implements Store {
     )
   }
 
+  /** Before anything else is read or written: only this record is the same in all formats. */
   #checkVersion(): void {
-    const version = this.#read(keys.version, Version)
+    const text = this.#db.get(keys.version)
+    if (text === undefined) return
+    const version = decodeVersion(text)
     if (version === formatVersion) return
-    if (version !== undefined) {
-      this.#db.transactionSync(() => this.#db.removeSync(keys.owner))
-      throw new RfaasError(
-        'ERR_RFAAS_INTERNAL',
-        `the store ${this.#path} has format ${version}, this version of rfaas reads format ${formatVersion}: use the version that wrote it, or start with an empty data directory after all executors have ended`,
-      )
-    }
-    this.#db.putSync(keys.version, JSON.stringify(formatVersion))
+    if (version === undefined) throw this.#damaged(`record ${keys.version} is not as it was stored`)
+    throw new RfaasError(
+      'ERR_RFAAS_INTERNAL',
+      `the store ${this.#path} has format ${version}, this version of rfaas reads format ${formatVersion}: use the version that wrote it, or start with an empty data directory after all executors have ended`,
+    )
   }
 
   *#all<S extends TSchema>(
@@ -226,62 +248,21 @@ class LmdbStore implements Store {
   #read<S extends TSchema>(key: string, schema: S): Static<S> | undefined {
     const text = this.#db.get(key)
     if (text === undefined) return undefined
-    let value: unknown
-    try {
-      value = JSON.parse(text)
-    } catch (error) {
-      throw this.#damaged(`record ${key} is not JSON`, error)
-    }
+    const value = decodeRecord(key, text)
+    if (value === undefined) throw this.#damaged(`record ${key} is not as it was stored`)
     const finding = inspect(schema, value, 'it')
     if (finding !== undefined) throw this.#damaged(`record ${key}: ${finding.message}`)
     return value as Static<S>
   }
 
   #damaged(what: string, cause?: unknown): RfaasError {
-    return new RfaasError(
-      'ERR_RFAAS_INTERNAL',
-      `the store ${this.#path} is damaged: ${what}. Restore it from a backup, or start with an empty data directory after all executors have ended`,
-      cause === undefined ? {} : { cause },
-    )
+    return damagedStore(this.#path, what, cause)
   }
 }
 
 /** Text that sorts like the time that it begins with. */
 function ledgerKey({ closedMs, id }: LedgerPosition): string {
   return `ledger/${String(closedMs).padStart(16, '0')}/${id}`
-}
-
-/** LMDB maps the file and believes it: opening what is not a database, or one that was cut off, ends
- * the process with a signal. So the two meta pages (of which the newer one counts) are read first. */
-function fileFlaw(path: string): string | undefined {
-  const magicAt = 24
-  const pageSizeAt = 48
-  const lastPageAt = 144
-  const magic = 0xbeefc0de
-  let file: number
-  try {
-    file = openSync(path, 'r')
-  } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code
-    return code === 'ENOENT' ? undefined : `it cannot be read (${code})`
-  }
-  try {
-    const { size } = fstatSync(file)
-    // Made, but nothing was written before a crash: LMDB starts it anew.
-    if (size === 0) return undefined
-    const meta = Buffer.alloc(152)
-    let pageSize = 0
-    for (const page of [0, 1]) {
-      const length = readSync(file, meta, 0, meta.length, page * pageSize)
-      if (length < meta.length || meta.readUInt32LE(magicAt) !== magic) return 'it is no database'
-      pageSize = meta.readUInt32LE(pageSizeAt)
-      const needed = (meta.readBigUInt64LE(lastPageAt) + 1n) * BigInt(pageSize)
-      if (BigInt(size) < needed) return `it was cut off: ${size} of ${needed} bytes are left`
-    }
-    return undefined
-  } finally {
-    closeSync(file)
-  }
 }
 
 function messageOf(error: unknown): string {

@@ -3,6 +3,7 @@
 import { Type, type Static } from 'typebox'
 import type { ClockAnchor } from '../../lib/control/clock.js'
 import { LeaseState } from '../../lib/control/schemas.js'
+import type { RfaasError } from '../../lib/errors.js'
 
 const closed = { additionalProperties: false }
 const identifier = Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$' })
@@ -137,6 +138,8 @@ export interface Changes {
 }
 
 export interface Store {
+  /** Resolves with the reason when a commit has failed: the store must be opened anew, by a new process. */
+  readonly failed: Promise<RfaasError>
   /** Everything but the ledger, every record checked; a damaged record is an error that names it. */
   load(): Snapshot
   /** Throws ERR_RFAAS_UNAVAILABLE when a commit could not succeed now: asked before memory changes,

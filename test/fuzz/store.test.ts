@@ -1,35 +1,36 @@
-// The store's records changed behind our back, its file cut off: an error that names what is wrong,
-// never a record that is silently gone. (Pages that are damaged inside the file are LMDB's to read.)
+// The store's records changed behind our back, its file cut off, its pages damaged: an error that names
+// what is wrong, never a record that is silently gone, never an end by a signal.
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { open } from 'lmdb'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { openLmdbStore } from '../../resource-manager/stores/lmdb.js'
+import { checkLmdbStore } from '../../resource-manager/stores/lmdb-check.js'
+import { lmdbStorePath, openLmdbStore } from '../../resource-manager/stores/lmdb.js'
 import type { LeaseRecord, NodeRecord, Snapshot } from '../../resource-manager/stores/store.js'
 import { fuzz, mutated, patienceMs, refusal } from './fuzz.js'
 
 const folder = mkdtempSync(join(tmpdir(), 'rfaas-fuzz-store-'))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
-const lease: LeaseRecord = {
-  id: 'l-1',
-  lease: 'l-1',
+const leases = Array.from({ length: 50 }, (_, index): LeaseRecord => ({
+  id: `l-${index}`,
+  lease: `l-${index}`,
   part: 0,
   state: 'active',
   tenant: 'default',
   node: 'node-a',
-  cores: [1, 2],
+  cores: [index],
   memoryBytes: 2 ** 20,
-  epoch: 3,
+  epoch: index + 1,
   grantedAtMs: 1000,
   expiresAtMs: 2000,
-}
+}))
 const node: NodeRecord = {
   name: 'node-a',
   url: 'http://127.0.0.1:7071',
-  cores: [0, 1, 2],
+  cores: leases.flatMap(({ cores }) => cores),
   memoryBytes: 2 ** 30,
   providers: [{ name: 'shm', available: true, reason: '' }],
   hostId: 'host-a',
@@ -41,7 +42,9 @@ let whole: Snapshot
 beforeAll(async () => {
   mkdirSync(join(folder, 'good'))
   const store = openLmdbStore(join(folder, 'good'), 0)
-  await store.commit({ epoch: 3, leases: [lease], nodes: [node] })
+  await store.commit({ nodes: [node] })
+  // One by one: pages of older transactions and of the list of free ones lie between those in use.
+  for (const lease of leases) await store.commit({ leases: [lease], epoch: lease.epoch })
   whole = store.load()
   await store.close()
 })
@@ -62,6 +65,7 @@ async function withCopy(act: (dataDir: string, file: string) => Promise<void>): 
 async function load(dataDir: string): Promise<Snapshot | undefined> {
   let snapshot: Snapshot | undefined
   const refused = await refusal(async () => {
+    await checkLmdbStore(lmdbStorePath(dataDir))
     const store = openLmdbStore(dataDir, 0)
     try {
       snapshot = store.load()
@@ -73,31 +77,82 @@ async function load(dataDir: string): Promise<Snapshot | undefined> {
   return refused === undefined ? snapshot : undefined
 }
 
+const pageBytes = 4096
+
+type Damage =
+  | { what: 'bit' | 'header bit'; at: number; bit: number }
+  | { what: 'zeros' | 'noise'; at: number; seed: number }
+
+const damage: fc.Arbitrary<Damage> = fc.oneof(
+  fc.record({
+    what: fc.constantFrom('bit' as const, 'header bit' as const),
+    at: fc.nat(2 ** 24),
+    bit: fc.nat(7),
+  }),
+  fc.record({
+    what: fc.constantFrom('zeros' as const, 'noise' as const),
+    at: fc.nat(2 ** 24),
+    seed: fc.nat(2 ** 24),
+  }),
+)
+
+/** What a disk does: a bit (anywhere, or where LMDB keeps what a page is), or a whole page. */
+function spoil(bytes: Buffer, hit: Damage): void {
+  const pages = bytes.length / pageBytes
+  const page = (hit.at % pages) * pageBytes
+  if ('bit' in hit) {
+    const header = page + (Math.floor(hit.at / pages) % 176)
+    const at = hit.what === 'bit' ? hit.at % bytes.length : header
+    bytes[at] = (bytes[at] ?? 0) ^ (1 << hit.bit)
+    return
+  }
+  for (let at = page; at < page + pageBytes; at += 1) {
+    bytes[at] = hit.what === 'zeros' ? 0 : (at * hit.seed) >> 8
+  }
+}
+
 describe('a store', () => {
   it(
-    'whose record was changed is refused, or has a record of the same name',
+    'whose record was changed is refused',
     () =>
       fuzz({
-        runs: 150,
+        runs: 25,
         inputs: [
-          fc.constantFrom('lease/l-1', 'node/node-a', 'meta/epoch'),
+          fc.constantFrom('lease/l-1', 'node/node-a', 'meta/epoch', 'meta/sum'),
           fc.oneof(
-            mutated(Buffer.from(JSON.stringify(lease))).map((bytes) => bytes.toString('utf8')),
+            mutated(Buffer.from(JSON.stringify(leases[1]))).map((bytes) => bytes.toString('utf8')),
             mutated(Buffer.from(JSON.stringify(node))).map((bytes) => bytes.toString('utf8')),
             fc.json(),
           ),
         ],
-        holds: (key, text) =>
+        holds: (key, json) =>
           withCopy(async (dataDir, file) => {
             const db = open<string, string>({ path: file, noSubdir: true, encoding: 'string' })
+            const before = db.get(key) ?? ''
+            const text = `${before.slice(0, 9)}${json}`
             db.putSync(key, text)
             await db.close()
             const snapshot = await load(dataDir)
-            if (snapshot === undefined) return
-            expect(snapshot.leases.map(({ id }) => id)).toEqual(['l-1'])
-            expect(snapshot.nodes.map(({ name }) => name)).toEqual(['node-a'])
-            if (key !== 'lease/l-1') expect(snapshot.leases).toEqual(whole.leases)
-            if (key !== 'node/node-a') expect(snapshot.nodes).toEqual(whole.nodes)
+            if (text === before) expect(snapshot).toEqual(whole)
+            else expect(snapshot).toBeUndefined()
+          }),
+      }),
+    patienceMs,
+  )
+
+  it(
+    'whose pages were damaged is refused, or is all there',
+    () =>
+      fuzz({
+        runs: 40,
+        inputs: [fc.array(damage, { minLength: 1, maxLength: 4 })],
+        holds: (damages) =>
+          withCopy(async (dataDir, file) => {
+            const bytes = readFileSync(file)
+            for (const hit of damages) spoil(bytes, hit)
+            writeFileSync(file, bytes)
+            const snapshot = await load(dataDir)
+            if (snapshot !== undefined) expect(snapshot).toEqual(whole)
           }),
       }),
     patienceMs,
@@ -107,7 +162,7 @@ describe('a store', () => {
     'whose file was cut off is refused, or is all there',
     () =>
       fuzz({
-        runs: 60,
+        runs: 30,
         inputs: [fc.nat(2 ** 20)],
         holds: (length) =>
           withCopy(async (dataDir, file) => {

@@ -1,11 +1,13 @@
 import { chmodSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { open } from 'lmdb'
+import { open, type RootDatabase } from 'lmdb'
 import { afterEach, describe, expect, it } from 'vitest'
 import { request } from '../../lib/control/http.js'
 import { LeaseList, type LeaseInfo } from '../../lib/control/schemas.js'
 import { verifyToken } from '../../lib/control/token.js'
+import { openLmdbStore } from '../../resource-manager/stores/lmdb.js'
+import type { Changes, LeaseRecord } from '../../resource-manager/stores/store.js'
 import {
   cleanUp,
   grant,
@@ -111,7 +113,7 @@ describe('a resource manager whose disk is full', () => {
     expect(await health.text()).toMatch(/the file system of .* left/)
   })
 
-  it('keeps what it stored when a write fails, and refuses everything else until a restart', async () => {
+  it('keeps what it stored when a write fails, acknowledges nothing else and ends with code 1', async () => {
     const dataDir = temporaryDirectory()
     const first = await spawnManager(dataDir, {
       maxFileKiB: 256,
@@ -135,10 +137,7 @@ describe('a resource manager whose disk is full', () => {
     }
     expect(full).toMatchObject(refusal)
     expect(answered.length).toBeGreaterThan(10)
-    await expect(grant(first.url)).rejects.toMatchObject(refusal)
-    await expect(release(first.url, answered[0] ?? '')).rejects.toMatchObject(refusal)
-    expect(await lease(first.url, answered[0] ?? '')).toMatchObject({ state: 'granted' })
-    await first.end('SIGKILL')
+    expect(await first.ended).toBe(1)
 
     const { url } = await startManager({ dataDir })
     for (const id of answered) expect(await lease(url, id)).toMatchObject({ id, state: 'granted' })
@@ -257,7 +256,17 @@ describe('the data directory', () => {
     expect(readFileSync(path, 'utf8')).toBe('no key')
   })
 
-  const sound = {
+  const refusedTwice = async (dataDir: string, message: RegExp): Promise<void> => {
+    for (const _attempt of [1, 2]) {
+      await expect(startManager({ dataDir })).rejects.toThrow(
+        expect.objectContaining({
+          code: 'ERR_RFAAS_INTERNAL',
+          message: expect.stringMatching(message) as string,
+        }),
+      )
+    }
+  }
+  const sound: LeaseRecord = {
     id: 'l-a',
     lease: 'l-a',
     part: 0,
@@ -270,19 +279,61 @@ describe('the data directory', () => {
     grantedAtMs: 1,
     expiresAtMs: 2,
   }
-  it.each([
-    ['lease/l-a', '{"id":', /record lease\/l-a is not JSON/],
-    ['lease/l-a', JSON.stringify({ ...sound, cores: [] }), /record lease\/l-a: cores is an array/],
-    ['lease/l-a', JSON.stringify({ ...sound, id: 'l-b' }), /record lease\/l-a is that of l-b/],
-    ['lease/l-a', JSON.stringify(sound), /lease l-a is on node node-a, which is not recorded/],
-    ['node/node-a', '{}', /record node\/node-a: name is missing/],
-    ['usage/default', 'null', /record usage\/default: it is null/],
-    ['meta/clock', '{}', /record meta\/clock: bootId is missing/],
-    ['meta/epoch', '-1', /record meta\/epoch: it is -1, must be an integer >= 0/],
-    ['meta/version', '1', /has format 1, this version of rfaas reads format 2: use the version/],
-  ])('with a damaged record is refused, naming it: %s', async (key, text, message) => {
+  it.each<[string, Changes | Record<string, unknown>, RegExp]>([
+    [
+      'a lease without cores',
+      { leases: [{ ...sound, cores: [] }] },
+      /record lease\/l-a: cores is an array/,
+    ],
+    [
+      'a lease of an unknown node',
+      { leases: [sound] },
+      /lease l-a is on node node-a, which is not recorded/,
+    ],
+    [
+      'a node that is only a name',
+      { nodes: [{ name: 'node-a' }] },
+      /record node\/node-a: url is missing/,
+    ],
+    ['a clock without a boot', { clock: {} }, /record meta\/clock: bootId is missing/],
+    ['a negative epoch', { epoch: -1 }, /record meta\/epoch: it is -1, must be an integer >= 0/],
+  ])(
+    'with a record that makes no sense is refused, naming it: %s',
+    async (_what, changes, message) => {
+      const dataDir = temporaryDirectory()
+      const store = openLmdbStore(dataDir, 0)
+      await store.commit(changes as Changes)
+      await store.close()
+      await refusedTwice(dataDir, message)
+    },
+  )
+
+  it.each<[string, (db: RootDatabase<string, string>) => void, RegExp]>([
+    [
+      'a record that was changed',
+      (db) => db.putSync('meta/epoch', (db.get('meta/epoch') ?? '').replace(' 1', ' 2')),
+      /is damaged: record meta\/epoch is not as it was stored/,
+    ],
+    [
+      'a record under the name of another',
+      (db) => db.putSync('node/node-b', db.get('node/node-a') ?? ''),
+      /is damaged: record node\/node-b is not as it was stored/,
+    ],
+    [
+      'a record that is gone',
+      (db) => db.removeSync('node/node-a'),
+      /is damaged: it has 4 records, 5 were stored/,
+    ],
+    [
+      'another format',
+      (db) => db.putSync('meta/version', '2'),
+      /has format 2, this version of rfaas reads format 3: use the version/,
+    ],
+  ])('whose records were touched by others is refused: %s', async (_what, touch, message) => {
     const dataDir = temporaryDirectory()
     const first = await startManager({ dataDir })
+    await registeredNode(first.url)
+    await grant(first.url)
     await first.close()
     const path = join(dataDir, 'state.mdb')
     const db = open<string, string>({
@@ -291,16 +342,9 @@ describe('the data directory', () => {
       encoding: 'string',
       overlappingSync: false,
     })
-    db.putSync(key, text)
+    touch(db)
     await db.close()
-    for (const _attempt of [1, 2]) {
-      await expect(startManager({ dataDir })).rejects.toThrow(
-        expect.objectContaining({
-          code: 'ERR_RFAAS_INTERNAL',
-          message: expect.stringMatching(message) as string,
-        }),
-      )
-    }
+    await refusedTwice(dataDir, message)
   })
 
   it.each([

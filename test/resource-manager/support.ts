@@ -178,8 +178,10 @@ export async function registeredNode(
 export interface ManagerProcess {
   url: string
   child: ChildProcess
-  /** Sends the signal and waits for the end: the exit code, or the signal that ended it. */
-  end(signal: NodeJS.Signals): Promise<number | NodeJS.Signals | null>
+  /** The exit code, or the signal that ended it. */
+  ended: Promise<number | NodeJS.Signals | null>
+  /** Sends the signal and waits for the end. */
+  end(signal: NodeJS.Signals): ManagerProcess['ended']
 }
 
 /** The manager as its own process; no file that it writes may grow beyond `maxFileKiB`. */
@@ -199,14 +201,14 @@ export async function spawnManager(
         ]
   const child = spawn(command[0] ?? '', command.slice(1), { stdio: ['ignore', 'pipe', 'inherit'] })
   const exited = once(child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>
-  const end = async (signal: NodeJS.Signals): Promise<number | NodeJS.Signals | null> => {
+  const ended = exited.then(([code, by]) => code ?? by)
+  const end = (signal: NodeJS.Signals): ManagerProcess['ended'] => {
     child.kill(signal)
-    const [code, by] = await exited
-    return code ?? by
+    return ended
   }
   cleanups.push(() => end('SIGKILL').then(() => undefined))
   const lines = createInterface({ input: child.stdout })
   const first = await Promise.race([once(lines, 'line'), exited])
   if (typeof first[0] !== 'string') throw new Error(`the manager ended with code ${first[0]}`)
-  return { url: first[0], child, end }
+  return { url: first[0], child, ended, end }
 }

@@ -102,7 +102,7 @@ export const stores: Scenario[] = [
     name: 'disk-full',
     fault: 'the disk of the resource manager is full in the middle of a write',
     promise:
-      'What could not be stored is not acknowledged, and nothing is from then on; calls go on; a restart with room on the disk has every acknowledged change.',
+      'What could not be stored is not acknowledged; the resource manager says why and ends with exit code 1, for its supervisor to restart it; calls go on; a restart with room on the disk has every acknowledged change.',
     unshare: 'mount',
     async run(stage) {
       const disk = smallDisk(stage)
@@ -131,7 +131,10 @@ export const stores: Scenario[] = [
       )
       await assert.rejects(client.lease(oneCore), { code: 'ERR_RFAAS_UNAVAILABLE' })
       await traffic.next()
-      await cluster.resourceManager.end('SIGTERM')
+      const { resourceManager } = cluster
+      await until('the resource manager ended', () => !resourceManager.running)
+      assert.equal(await resourceManager.end('SIGTERM'), 1)
+      assert.match(resourceManager.log, /the store .*state\.mdb could not be written/)
       disk.empty()
       const restarted = performance.now()
       await cluster.restartResourceManager()
@@ -156,6 +159,16 @@ export const stores: Scenario[] = [
     const bytes = readFileSync(file)
     for (let at = bytes.indexOf('"cores":'); at >= 0; at = bytes.indexOf('"cores":', at + 1)) {
       bytes.write('"corps":', at)
+    }
+    writeFileSync(file, bytes)
+  }),
+  spoiled('store-page-damaged', 'pages of the store file became zeros', (file) => {
+    const pageBytes = 4096
+    const bytes = readFileSync(file)
+    for (let page = 2 * pageBytes; page < bytes.length; page += pageBytes) {
+      if (bytes.subarray(page, page + pageBytes).includes('"cores":')) {
+        bytes.fill(0, page, page + pageBytes)
+      }
     }
     writeFileSync(file, bytes)
   }),
