@@ -57,7 +57,8 @@ interface RunningManager {
   close(): Promise<void>
 }
 
-/** Runs a manager until SIGTERM or SIGINT, then closes it. Throws, after that too, why it failed. */
+/** Runs a manager until SIGTERM or SIGINT, then closes it. One that fails is closed too, and the process
+ * ends with exit code 1. */
 export async function serve(start: () => Promise<RunningManager>): Promise<void> {
   // Before the start: a signal that comes early must not leave the start half done.
   const signalled = new Promise<undefined>((resolve) => {
@@ -69,7 +70,10 @@ export async function serve(start: () => Promise<RunningManager>): Promise<void>
   process.stdout.write(`${manager.url}\n`)
   const failure = await Promise.race([signalled, ...(manager.failed ? [manager.failed] : [])])
   await manager.close()
-  if (failure !== undefined) throw failure
+  if (failure === undefined) return
+  process.stderr.write(`${failure.message}\n`)
+  // At once: LMDB, after a write that failed, does not survive that Node takes it down in order.
+  process.exit(1)
 }
 
 /** The process of a manager alone: exit code 2 for wrong options, 1 for other failures. */
