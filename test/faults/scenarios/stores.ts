@@ -24,7 +24,7 @@ const oneCore = { ...leaseOptions, cores: 1 }
 function smallDisk(stage: Stage): { fill(butBytes: number): void; empty(): void } {
   const folder = join(stage.folder, 'rm')
   mkdirSync(folder)
-  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=24m', 'tmpfs', folder])
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=24m,mode=700', 'tmpfs', folder])
   const filler = join(folder, 'filler')
   return {
     fill: (butBytes) => {
