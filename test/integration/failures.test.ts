@@ -84,7 +84,8 @@ describe('a native function', () => {
     const call = functions.invoke('loop', bytes(), { timeoutMs: 100 })
     await expect(call).rejects.toMatchObject({
       code: 'ERR_RFAAS_DEADLINE',
-      message: expect.stringContaining('deadline') as string,
+      // The worker says so, or the client when the worker is late.
+      message: expect.stringMatching(/deadline|no answer within/) as string,
     })
     await ready
     await recovered(functions)
@@ -110,15 +111,15 @@ describe('a JavaScript function', () => {
   afterAll(() => functions.close())
 
   test.each([
-    ['exit', 'ERR_RFAAS_WORKER_LOST', 'process.exit(4)'],
-    ['loop', 'ERR_RFAAS_DEADLINE', 'deadline'],
-    ['failsElsewhere', 'ERR_RFAAS_WORKER_LOST', 'nobody catches this'],
-    ['never', 'ERR_RFAAS_DEADLINE', 'no answer within 500 ms'],
+    ['exit', 'ERR_RFAAS_WORKER_LOST', /process\.exit\(4\)/],
+    ['loop', 'ERR_RFAAS_DEADLINE', /deadline|no answer within/],
+    ['failsElsewhere', 'ERR_RFAAS_WORKER_LOST', /nobody catches this/],
+    ['never', 'ERR_RFAAS_DEADLINE', /no answer within 500 ms/],
   ])('that takes its worker down (%s) ends its own call with %s', async (name, code, message) => {
     const ready = once(lease, 'workerReady')
     await expect(functions.invoke(name, bytes(), { timeoutMs: 500 })).rejects.toMatchObject({
       code,
-      message: expect.stringContaining(message) as string,
+      message: expect.stringMatching(message) as string,
     })
     expect(await functions.invoke('echo', bytes(1))).toEqual(bytes(1))
     await ready

@@ -65,7 +65,8 @@ const wrongs: Wrong[] = [
     package: nativePackage,
     function: 'loop',
     code: 'ERR_RFAAS_DEADLINE',
-    message: /deadline/,
+    // Of the worker's watchdog, or of the client's own, should that be late.
+    message: /deadline|no answer within/,
     fatal: true,
     recoversWithinMs: nativeMs,
   },
@@ -107,7 +108,8 @@ const wrongs: Wrong[] = [
     package: () => nodePackage,
     function: 'loop',
     code: 'ERR_RFAAS_DEADLINE',
-    message: /deadline/,
+    // Of the worker's watchdog, or of the client's own, should that be late.
+    message: /deadline|no answer within/,
     fatal: true,
   },
 ]
