@@ -74,7 +74,7 @@ step "tests" npm test
 step "native tests" npm run test:native
 step "addon under sanitizers" npm run test:addon
 step "fuzz targets" npm run fuzz -- short
-step "failure matrix" npm run test:faults
+step "failure matrix" npm run test:faults -- --busy
 step "Soft-RoCE tests" npm run test:roce
 step "demo" npm run demo
 

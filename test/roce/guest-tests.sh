@@ -4,5 +4,6 @@
 set -e
 export RFAAS_REQUIRE=verbs
 node_modules/.bin/vitest run test/conformance -t '^verbs'
-# What is about managers alone is slow on an emulated machine, and the same over any fabric.
-node_modules/.bin/vitest run test/integration --exclude '**/{grants,lost-contact}.test.ts'
+# Left out: what is about managers alone, slow on an emulated machine and the same over any fabric, and
+# cuts, which cut a connection of shm.
+node_modules/.bin/vitest run test/integration --exclude '**/{cuts,grants,lost-contact}.test.ts'
