@@ -134,7 +134,9 @@ function print(row: Row): void {
   console.log(`  promised  ${promised}`)
   console.log(`  seen      ${seen.replaceAll('\n', '\n            ')}`)
   if (recoveredMs !== null) console.log(`  recovery  ${recoveredMs} ms`)
-  const colour = process.stdout.isTTY ? { pass: 32, late: 33, fail: 31, skip: 33 }[verdict] : undefined
+  const colour = process.stdout.isTTY
+    ? { pass: 32, late: 33, fail: 31, skip: 33 }[verdict]
+    : undefined
   const text = `${verdict} (${(tookMs / 1000).toFixed(1)} s)`
   console.log(`  ${colour === undefined ? text : `\u001b[${colour}m${text}\u001b[0m`}`)
 }
