@@ -300,7 +300,7 @@ export class Functions {
   async workerReady(endpoint: WorkerEndpoint): Promise<void> {
     const worker = this.#workers[endpoint.worker]
     if (this.#closed || worker === undefined || worker.isAt(endpoint)) return
-    await worker.connect(endpoint)
+    await worker.reach(endpoint)
   }
 
   #connected(): void {

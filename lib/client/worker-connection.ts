@@ -51,6 +51,8 @@ export class WorkerConnection {
   #mourning: NodeJS.Timeout | undefined
   #cancelConnect: (() => void) | undefined
   #cause: PromiseWithResolvers<string> | undefined
+  /** Who waits for a new process to be reached, by whichever attempt. */
+  #reached: PromiseWithResolvers<null> | undefined
   #closed = false
 
   constructor(
@@ -116,6 +118,16 @@ export class WorkerConnection {
     }
     this.#cancelConnect = undefined
     this.#established()
+  }
+
+  /** Connects to the process that has taken the worker's place. Resolves when it is reached, by this
+   * attempt or a later one; rejects when yet another one takes its place first. */
+  async reach(endpoint: WorkerEndpoint): Promise<void> {
+    this.#reached?.reject(unreachable(this.#endpoint, 'it was replaced'))
+    this.#reached = withResolvers()
+    const { promise } = this.#reached
+    this.connect(endpoint).catch(() => undefined) // others follow
+    await promise
   }
 
   /** For a caller that holds the thread: connects again within `budgetUs`. */
@@ -202,6 +214,7 @@ export class WorkerConnection {
     clearTimeout(this.#mourning)
     this.#cancelConnect?.()
     this.#cause?.resolve('')
+    this.#reached?.reject(unreachable(this.#endpoint, 'the functions are closed'))
   }
 
   #setConnected(connected: boolean): void {
@@ -215,6 +228,8 @@ export class WorkerConnection {
     this.#reconnectMs = firstReconnectMs
     for (const timer of [this.#reconnecting, this.#doubting, this.#mourning]) clearTimeout(timer)
     this.#doubting = this.#mourning = undefined
+    this.#reached?.resolve(null)
+    this.#reached = undefined
     this.#events.connected()
   }
 
