@@ -17,6 +17,14 @@ import {
 
 const repository = join(import.meta.dirname, '..', '..')
 const root = process.getuid?.() === 0
+const reasons = {
+  'a root without namespaces': missing('a root without namespaces'),
+  'a client of another user': root ? missing('another user') : 'needs root',
+  'a lease': root ? undefined : 'needs root',
+}
+for (const [what, reason] of Object.entries(reasons)) {
+  if (reason !== undefined) console.warn(`${what}: skipped, ${reason}`)
+}
 let node: Node | undefined
 afterEach(async () => {
   await node?.close()
@@ -29,7 +37,7 @@ async function start(host: Host, ...flags: string[]): Promise<Node> {
 }
 
 describe('an executor manager', () => {
-  test.skipIf(missing('a root without namespaces') !== undefined)(
+  test.skipIf(reasons['a root without namespaces'] !== undefined)(
     'that is to be strict does not start without a layer, and says which and what to change',
     async () => {
       const started = start('a root without namespaces', '--confinement', 'strict')
@@ -55,10 +63,12 @@ describe('an executor manager', () => {
   })
 })
 
-describe.skipIf(missing('another user') !== undefined || !root)('a client of another user', () => {
-  test('calls its own workers; a third user does not get to their socket', async () => {
-    const { client } = await start('root')
-    const program = `
+describe.skipIf(reasons['a client of another user'] !== undefined)(
+  'a client of another user',
+  () => {
+    test('calls its own workers; a third user does not get to their socket', async () => {
+      const { client } = await start('root')
+      const program = `
       import { Client } from ${JSON.stringify(join(repository, 'dist/lib/index.js'))}
       const client = await Client.connect(${JSON.stringify(client.url)})
       const lease = await client.lease({ cores: 1, memory: '64MiB' })
@@ -67,28 +77,29 @@ describe.skipIf(missing('another user') !== undefined || !root)('a client of ano
       await new Promise((resolve) => process.stdin.once('data', resolve))
       await client.close()
       process.exit(0)`
-    const args = ['--input-type=module', '-e', program]
-    const child = spawn(process.execPath, args, { uid: 65534, gid: 65534, cwd: '/' })
-    const [said] = (await once(child.stdout, 'data')) as [Buffer]
-    expect(said.toString().trim()).toBe('inside')
-    const sockets = socketsOf(node as Node)
-    expect(sockets).toHaveLength(1)
-    expect(statSync(sockets[0] as string)).toMatchObject({ uid: 65534, mode: 0o140600 })
-    const stranger = `
+      const args = ['--input-type=module', '-e', program]
+      const child = spawn(process.execPath, args, { uid: 65534, gid: 65534, cwd: '/' })
+      const [said] = (await once(child.stdout, 'data')) as [Buffer]
+      expect(said.toString().trim()).toBe('inside')
+      const sockets = socketsOf(node as Node)
+      expect(sockets).toHaveLength(1)
+      expect(statSync(sockets[0] as string)).toMatchObject({ uid: 65534, mode: 0o140600 })
+      const stranger = `
 import socket, sys
 try: socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET).connect(sys.argv[1])
 except OSError as error: print(error.strerror)`
-    const refusal = execFileSync('python3', ['-c', stranger, ...sockets], {
-      uid: 65533,
-      gid: 65533,
+      const refusal = execFileSync('python3', ['-c', stranger, ...sockets], {
+        uid: 65533,
+        gid: 65533,
+      })
+      expect(refusal.toString().trim()).toBe('Permission denied')
+      child.stdin.write('end')
+      await once(child, 'exit')
     })
-    expect(refusal.toString().trim()).toBe('Permission denied')
-    child.stdin.write('end')
-    await once(child, 'exit')
-  })
-})
+  },
+)
 
-describe.skipIf(!root)('a lease', () => {
+describe.skipIf(reasons['a lease'] !== undefined)('a lease', () => {
   test('has a user that no other lease has at the same time', async () => {
     const { client } = await start('root')
     const users = await Promise.all(

@@ -35,6 +35,9 @@ afterEach(cleanUp)
 const other = Object.values(networkInterfaces())
   .flatMap((entries) => entries ?? [])
   .find(({ family, internal }) => family === 'IPv4' && !internal)?.address
+if (other === undefined) {
+  console.warn('sends no key unencrypted to another host: skipped, there is loopback only')
+}
 
 function failure(code: string, message: RegExp) {
   return expect.objectContaining({ code, message: expect.stringMatching(message) as string })
