@@ -1,15 +1,16 @@
-// `rfaas nodes`: what the cluster has to lend.
+// `rfaas nodes`: what the cluster has to lend. And what an operator does to nodes.
 import { Command } from 'commander'
 
 import type { NodeInfo } from '../control/schemas.js'
 import { formatBytes, formatDuration } from '../units.js'
-import { jsonOption, withTarget, type Target } from './options.js'
+import { duration, jsonOption, withTarget, type Target } from './options.js'
 import { note, print, printJson, table } from './output.js'
 
 export function nodesCommand(): Command {
   return withTarget(new Command('nodes'))
     .description('list the nodes and what is free on them')
     .addOption(jsonOption())
+    .addCommand(removeCommand())
     .action(async ({ json = false, ...target }: Target & { json?: boolean }) => {
       const { connect } = await import('./connect.js')
       const nodes = await (await connect(target)).nodes()
@@ -21,7 +22,10 @@ export function nodesCommand(): Command {
       await print(
         table<NodeInfo>(nodes, [
           { title: 'NODE', value: (node) => node.name },
-          { title: 'STATE', value: (node) => node.state },
+          {
+            title: 'STATE',
+            value: ({ state, draining }) => (draining ? `${state}, draining` : state),
+          },
           {
             title: 'FREE CORES',
             value: (node) => `${node.freeCores} of ${node.cores}`,
@@ -47,6 +51,54 @@ export function nodesCommand(): Command {
           { title: 'EXECUTOR MANAGER', value: (node) => node.url },
         ]),
       )
+    })
+}
+
+/** Options that this command shares with `rfaas nodes`, such as --url, are read by that one. */
+function removeCommand(): Command {
+  return new Command('remove')
+    .description('forget a node that does not come back; its leases are closed as lost (operator)')
+    .argument('<node>')
+    .option('--force', 'also one that is up: it comes back without its leases')
+    .action(async (node: string, { force = false }: { force?: boolean }, command: Command) => {
+      const { connect } = await import('./connect.js')
+      const target = command.optsWithGlobals<Target>()
+      await (await connect(target)).removeNode(node, { force })
+      note(`node ${node} is forgotten`)
+    })
+}
+
+export function drainCommand(): Command {
+  return withTarget(new Command('drain'))
+    .description('grant nothing new on a node, until undrain (operator)')
+    .argument('<node>')
+    .option(
+      '--notice <time>',
+      'take its leases back: running calls may go on for so long',
+      duration,
+    )
+    .option('--now', 'take its leases back without notice')
+    .action(async (node: string, { notice, now = false, ...target }: Target & DrainFlags) => {
+      const { connect } = await import('./connect.js')
+      const taken = now ? 0 : notice
+      await (await connect(target)).drain(node, taken === undefined ? {} : { notice: taken })
+      note(`node ${node} is draining: 'rfaas undrain ${node}' lends its cores again`)
+    })
+}
+
+interface DrainFlags {
+  notice?: number
+  now?: boolean
+}
+
+export function undrainCommand(): Command {
+  return withTarget(new Command('undrain'))
+    .description('grant on a node again (operator)')
+    .argument('<node>')
+    .action(async (node: string, target: Target) => {
+      const { connect } = await import('./connect.js')
+      await (await connect(target)).undrain(node)
+      note(`node ${node} lends its cores`)
     })
 }
 

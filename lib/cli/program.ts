@@ -8,7 +8,7 @@ import { invokeCommand } from './invoke.js'
 import { keysCommand } from './keys.js'
 import { leasesCommand } from './leases.js'
 import { managerCommands } from './managers.js'
-import { nodesCommand } from './nodes.js'
+import { drainCommand, nodesCommand, undrainCommand } from './nodes.js'
 import { upCommand } from './up.js'
 import { usageCommand } from './usage.js'
 
@@ -48,6 +48,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 interrupted.`,
   adopt(program, resourceManager)
   adopt(program, executorManager)
   adopt(program, keysCommand())
+  for (const command of [drainCommand(), undrainCommand()]) adopt(program, command)
   return program
 }
 

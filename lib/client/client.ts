@@ -1,5 +1,6 @@
 // A program's connection to a resource manager.
 import {
+  DrainRequest,
   LeaseList,
   NodeList,
   UsageReport,
@@ -143,6 +144,23 @@ export class Client {
     return (await this.#link.request('/v1/nodes', { schema: NodeList })).nodes
   }
 
+  /** Operators: nothing new is granted on the node until `undrain`. Its leases go on, or with `notice`
+   * (ms, or text such as '30s'; 0 is at once) are taken back. */
+  async drain(node: string, { notice }: { notice?: number | string } = {}): Promise<void> {
+    const body = notice === undefined ? {} : { noticeMs: parseDuration(notice, 'notice') }
+    await this.#maintain('POST', node, '/drain', checkArgument(DrainRequest, body, 'drain'))
+  }
+
+  /** Operators: the node lends its cores again. */
+  async undrain(node: string): Promise<void> {
+    await this.#maintain('POST', node, '/undrain')
+  }
+
+  /** Operators: forgets a node that is not up, or any with `force`. Its leases are closed as lost. */
+  async removeNode(node: string, { force = false } = {}): Promise<void> {
+    await this.#maintain('DELETE', node, force ? '?force=true' : '')
+  }
+
   /** Leases that hold cores, and those that closed a while ago. */
   async leases(): Promise<LeaseInfo[]> {
     this.#check()
@@ -172,6 +190,12 @@ export class Client {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
+  }
+
+  #maintain(method: 'POST' | 'DELETE', node: string, what: string, body?: DrainRequest) {
+    this.#check()
+    const path = `/v1/nodes/${encodeURIComponent(node)}${what}`
+    return this.#link.request(path, { method, ...(body === undefined ? {} : { body }) })
   }
 
   #return(work: Promise<void>): void {

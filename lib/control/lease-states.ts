@@ -4,7 +4,7 @@ import type { LeaseState } from './schemas.js'
 
 /** `activate`: the node runs an executor. `revoke`: the operator wants it back. `finish`: the notice
  * is over. `lose`: the node has no room for it any more. `close`: the node confirms that nothing of
- * it runs. */
+ * it runs, or the operator has removed the node. */
 export type LeaseEvent =
   'activate' | 'renew' | 'release' | 'expire' | 'revoke' | 'finish' | 'lose' | 'close'
 
@@ -73,7 +73,7 @@ const rules: Record<LeaseState, Rule> = {
     on: over('lost'),
   },
   closed: {
-    meaning: 'its node has confirmed the end',
+    meaning: 'its node has confirmed the end, or was removed',
     phase: 'closed',
     on: { release: 'closed', revoke: 'closed', close: 'closed' },
   },

@@ -56,10 +56,12 @@ export type LeaseRequest = Static<typeof LeaseRequest>
 export const RenewRequest = Type.Object({ durationMs: duration }, closed)
 export type RenewRequest = Static<typeof RenewRequest>
 
+const notice = Type.Integer({ minimum: 0, maximum: 24 * 3600 * 1000 })
+
 export const RevokeRequest = Type.Object(
   {
     /** How long running calls may go on; 0 ends the lease at once. Default 30 s. */
-    noticeMs: Type.Optional(Type.Integer({ minimum: 0, maximum: 24 * 3600 * 1000 })),
+    noticeMs: Type.Optional(notice),
   },
   closed,
 )
@@ -229,6 +231,8 @@ export const NodeInfo = Type.Object(
     name: identifier,
     url: Type.String(),
     state: Type.Union([Type.Literal('up'), Type.Literal('lost')]),
+    /** The operator wants it empty: nothing new is granted on it. */
+    draining: Type.Boolean(),
     cores: Type.Integer(),
     freeCores: Type.Integer(),
     memoryBytes: bytes,
@@ -240,6 +244,15 @@ export const NodeInfo = Type.Object(
   closed,
 )
 export type NodeInfo = Static<typeof NodeInfo>
+export const DrainRequest = Type.Object(
+  {
+    /** Leases on the node are taken back with so much notice. Absent: they may go on. */
+    noticeMs: Type.Optional(notice),
+  },
+  closed,
+)
+export type DrainRequest = Static<typeof DrainRequest>
+
 export const NodeList = Type.Object({ nodes: Type.Array(NodeInfo) }, closed)
 export type NodeList = Static<typeof NodeList>
 

@@ -83,7 +83,7 @@ export class Granting {
       }
       const empty = this.#state.nodes.empty(request.node)
       for (const name of keptFor(demand, empty, this.#options.scheduler)) kept.add(name)
-      if (kept.size === this.#state.nodes.countByState().up) return
+      if (kept.size === this.#state.nodes.candidates().length) return
     }
   }
 
@@ -143,10 +143,10 @@ export class Granting {
     this.#queue.remove(waiting)
     const waitedMs = request.waitMs === undefined ? 0 : this.#state.clock.now() - sinceMs
     const free = this.#state.nodes.candidates(request.node)
-    const { lost } = this.#state.nodes.countByState()
+    const others = this.#state.nodes.countByState()
     waiting.refuse(
       quotaRefusal(principal, request, this.#state.leases.holding(principal.tenant)) ??
-        noCapacity(request, free, lost, waitedMs),
+        noCapacity(request, free, others, waitedMs),
     )
   }
 

@@ -18,22 +18,19 @@ import type {
 } from '../../lib/control/schemas.js'
 import type { EventStream } from '../../lib/control/server.js'
 import { RfaasError, invalidArgument } from '../../lib/errors.js'
-import type { EndReason, LeaseRecord, LedgerEntry } from '../stores/store.js'
+import type { LeaseRecord } from '../stores/store.js'
 import { requireClient, requireNode, requireOperator, sees } from './access.js'
 import { adopt } from './adoption.js'
 import { Granting, type GrantingOptions } from './granting.js'
-import { ledgerEntry } from './ledger.js'
 import type { LeaseBook } from './leases.js'
+import { Maintenance } from './maintenance.js'
 import type { NodeTable } from './nodes.js'
-import { leaseEnded, noLease, notFound } from './refusals.js'
+import { leaseEnded, noLease, noNode, notFound } from './refusals.js'
 import { State, stateAfter, type StateOptions } from './state.js'
 import { UsageReader } from './usage.js'
 import { leaseInfo } from './views.js'
 
 const defaultNoticeMs = 30_000
-// A node learns our clock from our answers, a moment late: a lease that it ends this shortly before
-// its expiry has expired.
-const clockSkewMs = 1000
 
 export interface ManagerOptions extends StateOptions, GrantingOptions {
   heartbeatMs: number
@@ -42,6 +39,7 @@ export interface ManagerOptions extends StateOptions, GrantingOptions {
 
 export class Manager {
   readonly usage: UsageReader
+  readonly maintenance: Maintenance
   readonly #options: ManagerOptions
   readonly #clock: Clock
   readonly #logger: Logger
@@ -62,6 +60,9 @@ export class Manager {
     this.#nodes = this.#state.nodes
     this.#granting = new Granting(this.#state, options)
     this.usage = new UsageReader(this.#state.ledger, options.store)
+    this.maintenance = new Maintenance(this.#state, this.#granting, options.logger, () =>
+      this.#tick(),
+    )
     this.#watch = setInterval(() => this.#tick(), options.heartbeatMs).unref()
     this.#tick()
   }
@@ -128,19 +129,7 @@ export class Manager {
   async revoke(principal: Principal, id: string, noticeMs = defaultNoticeMs): Promise<void> {
     requireOperator(principal)
     this.#tick()
-    const untilMs = this.#clock.now() + noticeMs
-    const told: LeaseRecord[] = []
-    for (const part of this.#requireOwn(principal, id)) {
-      const state = stateAfter(part, 'revoke')
-      const revokeAtMs = Math.min(part.revokeAtMs ?? Infinity, untilMs)
-      if (state === 'revoking' && revokeAtMs !== part.revokeAtMs) {
-        told.push({ ...part, state, revokeAtMs })
-      }
-    }
-    if (told.length === 0) return this.#state.settled()
-    await this.#state.change({ leases: told })
-    this.#logger.info({ lease: id, noticeMs }, 'lease is taken back')
-    for (const { id: part } of told) this.#state.tell(part)
+    await this.#state.revoke(this.#requireOwn(principal, id), noticeMs)
     // Without notice it ends here and now.
     this.#tick()
     await this.#state.settled()
@@ -170,7 +159,7 @@ export class Manager {
     return this.#leases.countByState()
   }
 
-  countNodes(): { up: number; lost: number } {
+  countNodes(): { up: number; draining: number; lost: number } {
     this.#tick()
     return this.#nodes.countByState()
   }
@@ -194,15 +183,18 @@ export class Manager {
     const nowMs = this.#clock.now()
     const cores = [...description.cores].sort((a, b) => a - b)
     const known = this.#nodes.get(name)
+    // The operator's word about a node outlives its registrations; one that was removed begins anew.
+    const draining =
+      this.#nodes.registered(name)?.draining === true ? { draining: true as const } : {}
     const { gone, lost } = adopt(this.#nodes.holding(name), registration, known)
-    const closing = gone.map((part) => this.#closing(part, undefined, nowMs))
+    const closing = gone.map((part) => this.#state.closing(part))
     const losing = lost.map((part) => ({
       ...part,
       state: stateAfter(part, 'lose'),
       endedAtMs: nowMs,
     }))
     const change = this.#state.change({
-      nodes: [{ ...description, cores, lastSeenMs: nowMs }],
+      nodes: [{ ...description, cores, lastSeenMs: nowMs, ...draining }],
       leases: [...closing.map(({ lease }) => lease), ...losing],
       ledger: closing.map(({ entry }) => entry),
     })
@@ -260,7 +252,7 @@ export class Manager {
       await this.#state.settled()
       return
     }
-    const { lease, entry } = this.#closing(current, measured, this.#clock.now())
+    const { lease, entry } = this.#state.closing(current, measured)
     const change = this.#state.change({ leases: [lease], ledger: [entry] })
     this.#granting.serve()
     await change
@@ -308,22 +300,6 @@ export class Manager {
     this.#timer = setTimeout(() => this.#tick(), delayMs).unref()
   }
 
-  #closing(
-    part: LeaseRecord,
-    measured: LeaseClosed | undefined,
-    nowMs: number,
-  ): { lease: LeaseRecord; entry: LedgerEntry } {
-    let reason: EndReason = 'node'
-    if (isOver(part.state)) reason = part.state
-    else if (part.expiresAtMs - nowMs <= clockSkewMs) reason = 'expired'
-    else if (part.state === 'revoking') reason = 'revoked'
-    else if (measured === undefined) reason = 'lost'
-    return {
-      lease: { ...part, state: stateAfter(part, 'close') },
-      entry: ledgerEntry(part, measured, nowMs, reason),
-    }
-  }
-
   /** What a node has to end (its leases that are over, and whatever it runs without a live one), and
    * what is being taken back. */
   #ordersFor(name: string, reported: readonly string[]): HeartbeatReply {
@@ -363,8 +339,7 @@ export class Manager {
   }
 
   #requireKnown(name: string): void {
-    if (this.#nodes.get(name) !== undefined) return
-    throw notFound('node', `there is no node ${name}: GET /v1/nodes lists the registered ones`)
+    if (this.#nodes.registered(name) === undefined) throw noNode(name)
   }
 
   #infoOf(parts: readonly LeaseRecord[]): LeaseInfo {

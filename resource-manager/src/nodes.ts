@@ -30,6 +30,11 @@ class Node implements Candidate {
     return this.record.name
   }
 
+  /** Something can be granted on it. */
+  get lends(): boolean {
+    return this.up && this.record.draining !== true
+  }
+
   get freeMemoryBytes(): number {
     // A node may come back with less memory than its leases were granted.
     return Math.max(0, this.record.memoryBytes - this.#heldBytes)
@@ -105,17 +110,34 @@ export class NodeTable {
     )
   }
 
-  /** The node is up with what its registration says. */
-  register(record: NodeRecord): void {
+  /** What is stored of a node changed. With another registration than before, it is up. */
+  update(record: NodeRecord): void {
     let node = this.#nodes.get(record.name)
+    const { hostId, sequence } = node?.record ?? {}
+    const registered = hostId !== record.hostId || sequence !== record.sequence
     if (node === undefined) this.#nodes.set(record.name, (node = new Node(record)))
     node.update(record)
-    node.up = true
-    node.lastHeardMs = record.lastSeenMs
+    if (registered) {
+      node.up = true
+      node.lastHeardMs = record.lastSeenMs
+    } else if (record.removed === true) {
+      node.up = false
+    }
   }
 
+  /** Also one that was removed: closed leases name it. */
   get(name: string): NodeRecord | undefined {
     return this.#nodes.get(name)?.record
+  }
+
+  /** Undefined for one that was removed. */
+  registered(name: string): NodeRecord | undefined {
+    const record = this.get(name)
+    return record?.removed === true ? undefined : record
+  }
+
+  isUp(name: string): boolean {
+    return this.#nodes.get(name)?.up === true
   }
 
   /** Every request of a node counts as a sign of life; false when it has to register (again). */
@@ -168,42 +190,51 @@ export class NodeTable {
     return this.#nodes.get(name)?.held.values() ?? []
   }
 
-  /** What can be granted now: nodes that are up, in order of registration. */
+  /** What can be granted now: nodes that are up and not draining, in order of registration. */
   candidates(only?: string): Candidate[] {
-    return this.#up(only)
+    return this.#lending(only)
   }
 
   /** The same nodes as if nothing were leased. */
   empty(only?: string): Candidate[] {
-    return this.#up(only).map((node) => node.empty)
+    return this.#lending(only).map((node) => node.empty)
   }
 
-  countByState(): { up: number; lost: number } {
-    let up = 0
-    for (const node of this.#nodes.values()) if (node.up) up += 1
-    return { up, lost: this.#nodes.size - up }
+  /** `draining`: of those that are up. */
+  countByState(): { up: number; draining: number; lost: number } {
+    const known = this.#registered()
+    const up = known.filter((node) => node.up)
+    const draining = up.filter((node) => !node.lends)
+    return {
+      up: up.length - draining.length,
+      draining: draining.length,
+      lost: known.length - up.length,
+    }
   }
 
   list(): NodeInfo[] {
-    return [...this.#nodes.values()].map(
-      ({ record, up, freeCores, freeMemoryBytes, lastHeardMs }) => ({
-        name: record.name,
-        url: record.url,
-        state: up ? 'up' : 'lost',
-        cores: record.cores.length,
-        freeCores: freeCores.length,
-        memoryBytes: record.memoryBytes,
-        freeMemoryBytes,
-        providers: record.providers,
-        hostId: record.hostId,
-        lastSeen: new Date(Math.max(lastHeardMs, record.lastSeenMs)).toISOString(),
-      }),
-    )
+    return this.#registered().map(({ record, up, freeCores, freeMemoryBytes, lastHeardMs }) => ({
+      name: record.name,
+      url: record.url,
+      state: up ? 'up' : 'lost',
+      draining: record.draining === true,
+      cores: record.cores.length,
+      freeCores: freeCores.length,
+      memoryBytes: record.memoryBytes,
+      freeMemoryBytes,
+      providers: record.providers,
+      hostId: record.hostId,
+      lastSeen: new Date(Math.max(lastHeardMs, record.lastSeenMs)).toISOString(),
+    }))
   }
 
-  #up(only?: string): Node[] {
-    if (only === undefined) return [...this.#nodes.values()].filter(({ up }) => up)
+  #registered(): Node[] {
+    return [...this.#nodes.values()].filter(({ record }) => record.removed !== true)
+  }
+
+  #lending(only?: string): Node[] {
+    if (only === undefined) return [...this.#nodes.values()].filter(({ lends }) => lends)
     const node = this.#nodes.get(only)
-    return node?.up === true ? [node] : []
+    return node?.lends === true ? [node] : []
   }
 }

@@ -10,6 +10,10 @@ export function notFound(field: string, message: string): RfaasError {
   return new RfaasError('ERR_RFAAS_NOT_FOUND', message, { status: 404, field })
 }
 
+export function noNode(name: string): RfaasError {
+  return notFound('node', `there is no node ${name}: GET /v1/nodes lists the registered ones`)
+}
+
 export function noLease(id: string): RfaasError {
   return notFound('id', `there is no lease ${id}, or it ended long ago`)
 }
@@ -31,7 +35,7 @@ export function leaseEnded(parts: readonly LeaseRecord[]): RfaasError {
 export function noCapacity(
   { cores, memoryBytes, nodes = 1 }: LeaseRequest,
   candidates: readonly Candidate[],
-  lostNodes: number,
+  others: { lost: number; draining: number },
   waitedMs: number,
 ): RfaasError {
   const free = candidates
@@ -42,7 +46,9 @@ export function noCapacity(
     )
   if (candidates.length > 8) free.push(`${candidates.length - 8} more nodes have no room either`)
   if (candidates.length === 0) {
-    free.push(lostNodes === 0 ? 'no node is registered' : `no node is up, ${lostNodes} lost`)
+    const { lost, draining } = others
+    if (draining > 0) free.push(`no node lends, ${draining} draining, ${lost} lost`)
+    else free.push(lost === 0 ? 'no node is registered' : `no node is up, ${lost} lost`)
   }
   const who = nodes === 1 ? 'no node has' : `no ${nodes} nodes together have`
   const waited = waitedMs === 0 ? '' : ` (waited ${formatDuration(waitedMs)})`

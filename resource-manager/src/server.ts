@@ -3,6 +3,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 import type { Principal } from '../../lib/control/principal.js'
 import {
+  DrainRequest,
   HeartbeatReply,
   LeaseClosed,
   LeaseGrant,
@@ -28,6 +29,10 @@ import type { ManagerMetrics } from './metrics.js'
 const identifier = Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$' })
 const LeasePath = Type.Object({ id: identifier })
 const NodePath = Type.Object({ name: identifier })
+const RemoveQuery = Type.Object(
+  { force: Type.Optional(Type.Enum(['true', 'false'])) },
+  { additionalProperties: false },
+)
 const NodeLeasePath = Type.Object({ name: identifier, id: identifier })
 const keepAliveMs = 15_000
 const Done = { 204: Type.Null({ description: 'done' }) }
@@ -182,6 +187,52 @@ export function addNodeRoutes(
   app.get('/v1/nodes', { schema: { summary: 'All nodes', response: { 200: NodeList } } }, () => ({
     nodes: manager.nodes(),
   }))
+  app.delete(
+    '/v1/nodes/:name',
+    {
+      schema: {
+        summary: 'Forget a node that is not up, or any with `force`: its leases are closed as lost',
+        params: NodePath,
+        querystring: RemoveQuery,
+        response: Done,
+      },
+    },
+    async (request, reply) => {
+      const force = request.query.force === 'true'
+      await manager.maintenance.remove(principalOf(request), request.params.name, force)
+      return reply.status(204).send(null)
+    },
+  )
+  app.post(
+    '/v1/nodes/:name/drain',
+    {
+      schema: {
+        summary: 'Grant nothing new on a node; with `noticeMs`, take its leases back (idempotent)',
+        params: NodePath,
+        body: Type.Union([DrainRequest, Type.Null()]),
+        response: Done,
+      },
+    },
+    async (request, reply) => {
+      const { name } = request.params
+      await manager.maintenance.drain(principalOf(request), name, request.body?.noticeMs)
+      return reply.status(204).send(null)
+    },
+  )
+  app.post(
+    '/v1/nodes/:name/undrain',
+    {
+      schema: {
+        summary: 'Grant on a node again (idempotent)',
+        params: NodePath,
+        response: Done,
+      },
+    },
+    async (request, reply) => {
+      await manager.maintenance.undrain(principalOf(request), request.params.name)
+      return reply.status(204).send(null)
+    },
+  )
   app.post(
     '/v1/nodes/:name/heartbeat',
     {

@@ -3,15 +3,25 @@
 import type { Clock } from '../../lib/control/clock.js'
 import { isOver, nextState, type LeaseEvent } from '../../lib/control/lease-states.js'
 import type { Logger } from '../../lib/control/log.js'
-import type { RevokingEvent } from '../../lib/control/schemas.js'
+import type { LeaseClosed, RevokingEvent } from '../../lib/control/schemas.js'
 import { RfaasError } from '../../lib/errors.js'
-import type { Changes, LeaseRecord, Snapshot, Store } from '../stores/store.js'
-import { Ledger } from './ledger.js'
+import type {
+  Changes,
+  EndReason,
+  LeaseRecord,
+  LedgerEntry,
+  Snapshot,
+  Store,
+} from '../stores/store.js'
+import { Ledger, ledgerEntry } from './ledger.js'
 import { LeaseBook } from './leases.js'
 import { NodeTable } from './nodes.js'
 import { leaseEnded } from './refusals.js'
 
 const rememberedClosedLeases = 1000
+// A node learns our clock from our answers, a moment late: a lease that it ends this shortly before
+// its expiry has expired.
+const clockSkewMs = 1000
 
 export interface StateOptions {
   store: Store
@@ -69,7 +79,7 @@ export class State {
   /** Memory now, disk before the promise resolves. The only place where either changes. */
   async change(changes: Changes): Promise<void> {
     this.#store.assertWritable()
-    for (const node of changes.nodes ?? []) this.nodes.register(node)
+    for (const node of changes.nodes ?? []) this.nodes.update(node)
     const removedLeases = (changes.leases ?? []).flatMap((lease) => this.#put(lease))
     const usage = (changes.ledger ?? []).map((entry) => this.ledger.add(entry))
     this.#onChange()
@@ -98,6 +108,40 @@ export class State {
     for (const { id, node, state } of ended) {
       this.#logger.info({ lease: id, node, state }, 'lease ended')
       this.tell(id)
+    }
+  }
+
+  /** Gives notice: running calls may go on for `noticeMs`. A notice that was given before may become
+   * shorter, never longer. */
+  async revoke(parts: Iterable<LeaseRecord>, noticeMs: number): Promise<void> {
+    const untilMs = this.clock.now() + noticeMs
+    const told: LeaseRecord[] = []
+    for (const part of parts) {
+      const state = stateAfter(part, 'revoke')
+      const revokeAtMs = Math.min(part.revokeAtMs ?? Infinity, untilMs)
+      if (state === 'revoking' && revokeAtMs !== part.revokeAtMs) {
+        told.push({ ...part, state, revokeAtMs })
+      }
+    }
+    if (told.length === 0) return this.settled()
+    await this.change({ leases: told })
+    for (const { id, node } of told) {
+      this.#logger.info({ lease: id, node, noticeMs }, 'lease is taken back')
+      this.tell(id)
+    }
+  }
+
+  /** What closing a part changes. Without what its node measured, it is lost. */
+  closing(part: LeaseRecord, measured?: LeaseClosed): { lease: LeaseRecord; entry: LedgerEntry } {
+    const nowMs = this.clock.now()
+    let reason: EndReason = 'node'
+    if (isOver(part.state)) reason = part.state
+    else if (part.expiresAtMs - nowMs <= clockSkewMs) reason = 'expired'
+    else if (part.state === 'revoking') reason = 'revoked'
+    else if (measured === undefined) reason = 'lost'
+    return {
+      lease: { ...part, state: stateAfter(part, 'close') },
+      entry: ledgerEntry(part, measured, nowMs, reason),
     }
   }
 

@@ -60,6 +60,11 @@ export const NodeRecord = Type.Object(
     /** Of its newest registration. */
     sequence: time,
     lastSeenMs: time,
+    /** The operator wants it empty: nothing new is granted on it. */
+    draining: Type.Optional(Type.Literal(true)),
+    /** The operator has removed it. The record stays for closed leases that name it, and so that an old
+     * registration of it is known to be old. */
+    removed: Type.Optional(Type.Literal(true)),
   },
   closed,
 )

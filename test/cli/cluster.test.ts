@@ -4,6 +4,7 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeAll, describe, expect, test } from 'vitest'
 
+import { Client } from '../../lib/index.js'
 import {
   cleanUp,
   descendants,
@@ -53,6 +54,37 @@ describe('a cluster', () => {
     expectDone(table)
     expect(table.stdout).toMatch(/^NODE +STATE +FREE CORES/)
     expect(table.stdout).toMatch(/^local +up +/m)
+  })
+
+  test('lends nothing of a node that is drained, and ends what a removed one runs', async () => {
+    const { url } = await up()
+    const env = { RFAAS_URL: url }
+    const node = async (): Promise<string | undefined> =>
+      /^local +(\S.*?)  /m.exec((await rfaas(['nodes'], { env })).stdout)?.[1]
+    const invoke = () => rfaas(['invoke', hello.native, 'hello', '--cores', '1'], { env })
+
+    expect((await rfaas(['drain', 'local', '--now'], { env })).stderr).toMatch(
+      /is draining: 'rfaas/,
+    )
+    expect(await node()).toBe('up, draining')
+    expect((await invoke()).stderr).toMatch(/no node lends, 1 draining/)
+    expect((await rfaas(['undrain', 'local', '--url', url])).code).toBe(0)
+    expectDone(await invoke())
+
+    expect(await rfaas(['nodes', 'remove', 'local'], { env })).toMatchObject({
+      code: 2,
+      stderr: expect.stringMatching(/^rfaas: node local is up: drain it/) as string,
+    })
+    await using client = await Client.connect(url)
+    const lease = await client.lease({ memory: '64MiB' })
+    await using functions = await lease.deploy(hello.native)
+    const ended = once(lease, 'ended')
+    expect((await rfaas(['nodes', 'remove', 'local', '--url', url, '--force'])).code).toBe(0)
+    await ended
+    await expect(functions.invoke('hello', new Uint8Array(1))).rejects.toThrow()
+    // It has come back, as a new one with all its cores.
+    await expect.poll(node, { timeout: 10_000 }).toBe('up')
+    expectDone(await invoke())
   })
 
   test('lends as many cores as it was told to', async () => {

@@ -18,6 +18,8 @@ const commands = [
   'resource-manager',
   'executor-manager',
   'keys',
+  'drain',
+  'undrain',
 ]
 
 describe('help', () => {

@@ -5,7 +5,15 @@ import fc, { type AsyncCommand } from 'fast-check'
 import { expect } from 'vitest'
 import { isLive, isOver, nextState } from '../../lib/control/lease-states.js'
 import type { LeaseGrant, LeaseRequest } from '../../lib/control/schemas.js'
-import { MiB, nodeMemoryBytes, operator, tenants, type Model, type ModelNode } from './model.js'
+import {
+  MiB,
+  nodeMemoryBytes,
+  operator,
+  tenants,
+  type Model,
+  type ModelNode,
+  type ModelPart,
+} from './model.js'
 import type { System } from './system.js'
 
 type Step = AsyncCommand<Model, System, true>
@@ -62,7 +70,9 @@ async function register(model: Model, system: System, node: ModelNode): Promise<
     if (foreign || (!runs && (part.state !== 'granted' || !room))) model.close(part)
     else if (isLive(part.state) && !room) model.apply(part, 'lose')
   }
-  model.nodes.set(name, { ...node, up: true, heardMs: model.nowMs, sequence })
+  const draining = known?.draining ?? false
+  const now = { up: true, heardMs: model.nowMs, draining, removed: false }
+  model.nodes.set(name, { ...node, ...now, sequence })
   const held = model.heldOn(name)
   const live = held.filter(({ state }) => isLive(state)).map(({ id }) => id)
   // Whoever waited for this node may have been granted a lease on it by now.
@@ -72,6 +82,8 @@ async function register(model: Model, system: System, node: ModelNode): Promise<
   const over = held.filter(({ state }) => isOver(state)).map(({ id }) => id)
   expect(welcome.end).toEqual(expect.arrayContaining(over))
   for (const id of welcome.end) expect(live).not.toContain(id)
+  const past = [...node.running].filter((id) => !isLive(model.parts.get(id)!.state))
+  expect(welcome.end).toEqual(expect.arrayContaining(past))
 }
 
 const nodeName = fc.constantFrom('a', 'b', 'c')
@@ -91,6 +103,8 @@ const nodeComes = fc
         up: true,
         heardMs: 0,
         sequence: 0,
+        draining: false,
+        removed: false,
         running: new Set(),
       }),
     ),
@@ -144,6 +158,10 @@ const activate = fc.nat().map((which) =>
     if (part === undefined) return
     heard(model, part.node)
     const activated = system.manager.activate(operator, part.node, part.id)
+    if (model.nodes.get(part.node)!.removed) {
+      await expect(activated).rejects.toEqual(code('ERR_RFAAS_NOT_FOUND'))
+      return
+    }
     if (nextState(part.state, 'activate') === undefined) {
       await expect(activated).rejects.toEqual(code('ERR_RFAAS_LEASE_ENDED'))
       return
@@ -163,11 +181,62 @@ const close = fc
       heard(model, part.node)
       const report = (): Promise<void> =>
         system.manager.closed(operator, part.node, part.id, { heldMs, cpuMs: heldMs })
+      if (model.nodes.get(part.node)!.removed) {
+        await expect(report()).rejects.toEqual(code('ERR_RFAAS_NOT_FOUND'))
+        return
+      }
       if (part.state !== 'closed') model.close(part)
       model.nodes.get(part.node)!.running.delete(part.id)
       await Promise.all(Array.from({ length: times }, report))
     }),
   )
+
+const drained = fc.tuple(nodeName, fc.option(fc.nat(30_000))).map(([name, noticeMs]) =>
+  step(`node ${name} is drained with ${noticeMs} ms of notice`, async (model, system) => {
+    const node = model.nodes.get(name)
+    const drain = system.manager.maintenance.drain(operator, name, noticeMs ?? undefined)
+    if (node?.removed !== false) {
+      await expect(drain).rejects.toEqual(code('ERR_RFAAS_NOT_FOUND'))
+      return
+    }
+    await drain
+    node.draining = true
+    if (noticeMs === null) return
+    for (const part of model.heldOn(name)) takeBack(model, part, noticeMs)
+    model.tick()
+  }),
+)
+
+const undrained = nodeName.map((name) =>
+  step(`node ${name} is undrained`, async (model, system) => {
+    const node = model.nodes.get(name)
+    if (node?.removed !== false) return
+    await system.manager.maintenance.undrain(operator, name)
+    node.draining = false
+  }),
+)
+
+const removed = fc.tuple(nodeName, fc.boolean()).map(([name, force]) =>
+  step(`node ${name} is removed${force ? ' by force' : ''}`, async (model, system) => {
+    const node = model.nodes.get(name)
+    const remove = system.manager.maintenance.remove(operator, name, force)
+    if (node?.removed !== false) {
+      await expect(remove).rejects.toEqual(code('ERR_RFAAS_NOT_FOUND'))
+    } else if (node.up && !force) {
+      await expect(remove).rejects.toEqual(code('ERR_RFAAS_INVALID_ARGUMENT'))
+    } else {
+      await remove
+      for (const part of model.heldOn(name)) model.close(part)
+      Object.assign(node, { removed: true, up: false, draining: false })
+    }
+  }),
+)
+
+function takeBack(model: Model, part: ModelPart, noticeMs: number): void {
+  model.apply(part, 'revoke')
+  if (part.state !== 'revoking') return
+  part.revokeAtMs = Math.min(part.revokeAtMs, model.nowMs + noticeMs)
+}
 
 function heard(model: Model, name: string): void {
   const node = model.nodes.get(name)!
@@ -297,9 +366,7 @@ const revoke = fc
       }
       await system.manager.revoke(operator, found.lease, noticeMs)
       for (const part of model.partsOf(found.lease)) {
-        model.apply(part, 'revoke')
-        if (part.state !== 'revoking') continue
-        part.revokeAtMs = Math.min(part.revokeAtMs, model.nowMs + noticeMs)
+        takeBack(model, part, noticeMs)
       }
       model.tick()
     }),
@@ -406,6 +473,9 @@ export const steps: fc.Arbitrary<Step>[] = [
   activate,
   close,
   close,
+  drained,
+  undrained,
+  removed,
   grant,
   grant,
   grantTwice,

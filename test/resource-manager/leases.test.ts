@@ -311,6 +311,7 @@ describe('metrics', () => {
     )
     expect(routes.sort()).toEqual([
       'delete /v1/leases/{id}',
+      'delete /v1/nodes/{name}',
       'get /healthz',
       'get /metrics',
       'get /v1/leases',
@@ -323,9 +324,11 @@ describe('metrics', () => {
       'post /v1/leases/{id}/renew',
       'post /v1/leases/{id}/revoke',
       'post /v1/nodes',
+      'post /v1/nodes/{name}/drain',
       'post /v1/nodes/{name}/heartbeat',
       'post /v1/nodes/{name}/leases/{id}/active',
       'post /v1/nodes/{name}/leases/{id}/closed',
+      'post /v1/nodes/{name}/undrain',
     ])
   })
 })

@@ -43,6 +43,9 @@ export interface ModelNode {
   up: boolean
   heardMs: number
   sequence: number
+  draining: boolean
+  /** By the operator: it is known no more, what runs on it does not know. */
+  removed: boolean
   /** Parts with executors, as the node itself knows. */
   running: Set<string>
 }
@@ -110,7 +113,7 @@ export class Model {
     expect(lease.parts.length).toBeLessThanOrEqual(request.nodes ?? 1)
     for (const part of lease.parts) {
       const node = this.nodes.get(part.node)
-      expect(node?.up).toBe(true)
+      expect([node?.up, node?.draining]).toEqual([true, false])
       const free = this.freeOn(node!)
       expect(free.cores).toEqual(expect.arrayContaining(part.cores))
       expect(free.memoryBytes).toBeGreaterThanOrEqual(part.memoryBytes)
@@ -158,9 +161,13 @@ export class Model {
     }
   }
 
+  lending(): ModelNode[] {
+    return [...this.nodes.values()].filter(({ up, draining }) => up && !draining)
+  }
+
   /** Whether what is free now would do. */
   fits(request: LeaseRequest): boolean {
-    const free = [...this.nodes.values()].filter(({ up }) => up).map((node) => this.freeOn(node))
+    const free = this.lending().map((node) => this.freeOn(node))
     return fitsOn(request, free)
   }
 
@@ -180,9 +187,9 @@ export class Model {
 
   /** Whether a waiting request would be served on this node, were it empty. */
   couldUse(request: LeaseRequest, name: string): boolean {
-    const empty = [...this.nodes.values()]
-      .filter(({ up }) => up)
-      .map(({ name: node, cores }) => ({ node, cores, memoryBytes: nodeMemoryBytes }))
+    const empty = this.lending().map(({ name: node, cores }) => {
+      return { node, cores, memoryBytes: nodeMemoryBytes }
+    })
     const alone = empty.filter(({ node }) => node === name)
     return (
       fitsOn({ ...request, nodes: 1 }, alone) ||

@@ -154,10 +154,12 @@ export class System {
   #compareNodes(model: Model): void {
     const nodes = this.manager
       .nodes()
-      .map(({ name, state, freeCores }) => ({ name, state, freeCores }))
-    const expected = [...model.nodes.values()].map((node) => ({
+      .map(({ name, state, draining, freeCores }) => ({ name, state, draining, freeCores }))
+    const known = [...model.nodes.values()].filter(({ removed }) => !removed)
+    const expected = known.map((node) => ({
       name: node.name,
       state: node.up ? 'up' : 'lost',
+      draining: node.draining,
       freeCores: model.freeOn(node).cores.length,
     }))
     const byName = (a: { name: string }, b: { name: string }): number =>
