@@ -31,7 +31,9 @@
     {
       "target_name": "rfaas-sandbox",
       "type": "executable",
-      "sources": ["native/core/affinity.cc", "<@(sandbox_sources)"]
+      "sources": ["native/core/affinity.cc", "<@(sandbox_sources)"],
+      "cflags": ["-fPIE"],
+      "ldflags": ["-static-pie"]
     },
     {
       "target_name": "rfaas-floor",

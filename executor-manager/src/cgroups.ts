@@ -86,9 +86,10 @@ export class Cgroup {
     }
   }
 
-  /** Files into which the launcher writes the first process of a worker. */
-  get processFiles(): string[] {
-    return [...this.#all].map((folder) => join(folder, 'cgroup.procs'))
+  /** Files through which the launcher, which has one thread, joins. */
+  get joinFiles(): string[] {
+    const name = this.#version === 1 ? 'tasks' : 'cgroup.procs'
+    return [...this.#all].map((folder) => join(folder, name))
   }
 
   /** Of everything that ever ran in the group; undefined if this host does not count it. */

@@ -113,7 +113,7 @@ export class Enclosure {
       read: readablePaths([packagePath, modules], { network, rdma }),
       ...(this.#folder !== undefined && { write: [this.#folder] }),
       ...(rdma && { device: ['/dev/infiniband'] }),
-      ...(this.#cgroup && { cgroup: this.#cgroup.processFiles }),
+      ...(this.#cgroup && { cgroup: this.#cgroup.joinFiles }),
       ...(socket !== '' && { socket, ...ownerOf(request) }),
       network: network ? 1 : 0,
       rdma: rdma ? 1 : 0,

@@ -36,7 +36,7 @@ struct Config {
     // Existing absolute paths without symbolic links on the way. `read`: for reading and executing;
     // a link at the end is kept as a link. `write`: only without kMount, which has its own /tmp.
     std::vector<std::string> read, write, device;
-    std::vector<std::string> cgroups;  // files `cgroup.procs` to join
+    std::vector<std::string> cgroups;  // files `tasks` or `cgroup.procs` to join
     std::string socket;                // where to listen for the worker; it gets the socket as fd 4
     int64_t socket_owner = -1;         // who may connect beside the manager's user and root
     bool network = false;              // may open Internet sockets

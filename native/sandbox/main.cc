@@ -226,6 +226,14 @@ void map_user(pid_t init) {
     }
 }
 
+// Whatever is started from here on is in the lease's groups, too. A thread that moves itself ("0")
+// through a file of version 1 need not wait until every processor has noticed, which takes 20 ms.
+void join_groups(const Config& config) {
+    for (const std::string& file : config.cgroups) {
+        if (!write_text(file, "0")) fail("cgroup", because(file));
+    }
+}
+
 // The same end as the worker's, for whoever waits for us.
 [[noreturn]] void end_like(int status) {
     if (WIFSIGNALED(status)) {
@@ -243,6 +251,7 @@ void map_user(pid_t init) {
         fail("start", because("pipe"));
     }
     UniqueFd go_out(go[0]), go_in(go[1]), status_out(status[0]), status_in(status[1]);
+    if (config.has(kCgroup)) join_groups(config);
     const long init = clone_into(config, config.layers);
     if (init < 0) fail_by_namespace(config);
     if (init == 0) {
@@ -253,12 +262,6 @@ void map_user(pid_t init) {
     go_out.reset();
     status_in.reset();
     if (config.has(kUser) && config.uid < 0) map_user(static_cast<pid_t>(init));
-    if (config.has(kCgroup)) {
-        // Init waits: nothing of the worker runs outside of the lease's groups.
-        for (const std::string& file : config.cgroups) {
-            if (!write_text(file, std::to_string(init))) fail("cgroup", because(file));
-        }
-    }
     if (::write(go_in.get(), "g", 1) != 1) fail("start", because("init has ended"));
     for (int fd = 0; fd <= kSocketFd; ++fd) ::close(fd);
 
