@@ -17,6 +17,8 @@ const names = [
   'runtimeDir',
   'cores',
   'memoryBytes',
+  'switch',
+  'idleUntil',
   'providers',
   'verbsAddress',
   'device',
@@ -50,6 +52,8 @@ export function executorManagerCommand(): Command {
     .option('--runtime-dir <path>', 'parent of the folder with sockets')
     .option('--cores <count or ids>', 'cores to lend: 4, or 0-3,8 (default: all)', toCores)
     .option('--memory-bytes <size>', 'memory to lend, such as 16GiB (default: all)')
+    .option('--switch <name>', 'that this node is on, for placement by locality')
+    .option('--idle-until <time>', 'when others want this node, for placement by idle time')
     .option('--providers <names...>', 'fabrics to offer (default: all that work)')
     .option('--verbs-address <ip:port>', 'where verbs workers listen (default: 0.0.0.0:0)')
     .option('--device <name>', 'RDMA device (default: the first that works)')

@@ -35,6 +35,10 @@ export interface ExecutorManagerOptions extends SecurityOptions {
   cores?: number | string | readonly number[]
   /** Memory to lend. Default: what this host, or the cgroup around this process, has. */
   memoryBytes?: number | string
+  /** The switch that this node is on, by any name: for placement by locality. */
+  switch?: string
+  /** When somebody else is expected to want this node, ISO 8601: for placement by idle time. */
+  idleUntil?: string
   /** Fabrics to offer. Default: all that work on this host. */
   providers?: readonly string[]
   /** Where verbs workers listen. Default 0.0.0.0:0. */
@@ -81,6 +85,8 @@ export interface Config {
   runtimeParent: string
   cores: readonly number[]
   memoryBytes: number
+  switch: string | undefined
+  idleUntilMs: number | undefined
   providers: ProviderInfo[]
   verbsAddress: string
   device: string
@@ -102,9 +108,8 @@ export function resolveConfig(options: ExecutorManagerOptions): Config {
     throw invalidArgument('port', port, 'an integer from 0 to 65535')
   }
   const name = options.name ?? hostname()
-  if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/.test(name)) {
-    throw invalidArgument('name', name, 'letters, digits, ".", "_" and "-", at most 63 of them')
-  }
+  checkIdentifier('name', name)
+  if (options.switch !== undefined) checkIdentifier('switch', options.switch)
   const resourceManager = httpUrl(
     'resourceManager',
     options.resourceManager ?? 'http://127.0.0.1:7070',
@@ -137,6 +142,8 @@ export function resolveConfig(options: ExecutorManagerOptions): Config {
     ),
     cores: chooseCores(options.cores),
     memoryBytes,
+    switch: options.switch,
+    idleUntilMs: options.idleUntil === undefined ? undefined : parseInstant(options.idleUntil),
     providers: chooseProviders(options.providers),
     verbsAddress,
     device: options.device ?? '',
@@ -150,6 +157,17 @@ export function resolveConfig(options: ExecutorManagerOptions): Config {
       allowNetwork: options.allowNetwork === true,
     },
   }
+}
+
+function checkIdentifier(field: string, value: string): void {
+  if (/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/.test(value)) return
+  throw invalidArgument(field, value, 'letters, digits, ".", "_" and "-", at most 63 of them')
+}
+
+function parseInstant(text: string): number {
+  const time = Date.parse(text)
+  if (time >= 0) return time
+  throw invalidArgument('idleUntil', text, 'a time such as 2026-01-31T12:00Z')
 }
 
 function confinementMode(mode: string): ConfinementMode {

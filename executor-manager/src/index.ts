@@ -152,6 +152,8 @@ async function start(
       memoryBytes: config.memoryBytes,
       providers: config.providers,
       hostId: hostId(),
+      ...(config.switch !== undefined && { switch: config.switch }),
+      ...(config.idleUntilMs !== undefined && { idleUntilMs: config.idleUntilMs }),
       // In microseconds, so that no two are the same, whichever process of this boot asks.
       sequence: Math.floor(monotonicMs() * 1000),
       // Those whose end is not confirmed count as being on the node: otherwise the resource manager

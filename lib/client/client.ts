@@ -12,6 +12,7 @@ import { keyOfEnvironment, readKey } from '../control/keys.js'
 import { caOfEnvironment, Transport } from '../control/transport.js'
 import { LeaseRequest } from '../control/schemas.js'
 import { invalidArgument, RfaasError } from '../errors.js'
+import { hostId } from '../host.js'
 import { parseBytes, parseDuration } from '../units.js'
 import { giveBack, mayBeGranted, newRequestId, requestGrant, type Grant } from './grant.js'
 import { Lease } from './lease.js'
@@ -112,6 +113,7 @@ export class Client {
           durationMs: parseDuration(duration, 'duration'),
           ...(node === undefined ? {} : { node }),
           ...(nodes === undefined ? {} : { nodes }),
+          hostId: hostId(),
           ...(waitMs === 0 ? {} : { waitMs }),
           requestId,
         },

@@ -7,11 +7,16 @@ const closed = { additionalProperties: false }
 const identifier = Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$' })
 const bytes = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
 const instant = Type.String({ format: 'date-time' })
+/** Unix time in milliseconds, as far as Date reaches. */
+const moment = Type.Integer({ minimum: 0, maximum: 8_640_000_000_000_000 })
 const coreIds = Type.Array(Type.Integer({ minimum: 0, maximum: 65535 }), {
   minItems: 1,
   maxItems: 4096,
   uniqueItems: true,
 })
+
+/** Identifies a host: a client may use shm with the nodes of its own. */
+const hostId = Type.String({ minLength: 1, maxLength: 128 })
 
 /** SHA-256 of a function package, lower-case hex: its address on every node. */
 export const Sha256 = Type.String({ pattern: '^[0-9a-f]{64}$' })
@@ -44,6 +49,8 @@ export const LeaseRequest = Type.Object(
     node: Type.Optional(identifier),
     /** Most nodes that the cores may be spread over. Default 1. */
     nodes: Type.Optional(Type.Integer({ minimum: 1, maximum: 1024 })),
+    /** The client's own, so that it can be given nodes near to it. */
+    hostId: Type.Optional(hostId),
     /** How long to wait, first come, first served, when nothing is free. Default 0. */
     waitMs: Type.Optional(Type.Integer({ minimum: 0, maximum: 3600 * 1000 })),
     /** Random, made by the client: a repeated request with it is answered with the same lease. */
@@ -144,8 +151,12 @@ export const NodeRegistration = Type.Object(
     cores: coreIds,
     memoryBytes: bytes,
     providers: Type.Array(ProviderInfo, { maxItems: 16 }),
-    /** Identifies the host, so that a client on the same host may use shm. */
-    hostId: Type.String({ minLength: 1, maxLength: 128 }),
+    hostId,
+    /** The switch that it is on: placement by locality keeps what belongs together on one. */
+    switch: Type.Optional(identifier),
+    /** When somebody else is expected to want the node, Unix time: placement by idle time avoids leases
+     * that last longer. */
+    idleUntilMs: Type.Optional(moment),
     /** Grows with every registration of this host: one that comes late, or twice, is refused. */
     sequence: Type.Integer({ minimum: 0 }),
     /** Leases that have executors on the node now. */
@@ -190,7 +201,7 @@ export type NodeWelcome = Static<typeof NodeWelcome>
 export const NodeHeartbeat = Type.Object(
   {
     /** As in the registration: a node that took over the name of another does not keep it alive. */
-    hostId: Type.String({ minLength: 1, maxLength: 128 }),
+    hostId,
     leases: Type.Array(identifier, { maxItems: 65536 }),
   },
   closed,
@@ -239,6 +250,9 @@ export const NodeInfo = Type.Object(
     freeMemoryBytes: bytes,
     providers: Type.Array(ProviderInfo),
     hostId: Type.String(),
+    switch: Type.Optional(identifier),
+    /** When somebody else is expected to want it. */
+    idleUntil: Type.Optional(instant),
     lastSeen: instant,
   },
   closed,

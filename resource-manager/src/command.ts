@@ -2,6 +2,7 @@
 import { Command, Option } from 'commander'
 import { serve, toPort, withConfig, withSecurityFlags } from '../../lib/control/command.js'
 import { logLevels } from '../../lib/control/log.js'
+import { schedulerNames } from '../schedulers/policies.js'
 import type { ResourceManagerOptions } from './config.js'
 import { startResourceManager } from './index.js'
 
@@ -13,6 +14,7 @@ const names = [
   'nodeTimeoutMs',
   'maxLeaseMs',
   'minFreeBytes',
+  'scheduler',
   'keysFile',
   'tlsCert',
   'tlsKey',
@@ -35,6 +37,11 @@ export function resourceManagerCommand(): Command {
     )
     .option('--max-lease-ms <time>', 'longest lease and renewal (default: 7d)')
     .option('--min-free-bytes <size>', 'disk space to leave unused (default: 64MiB)')
+    .addOption(
+      new Option('--scheduler <policy>', 'how nodes are chosen (default: first-fit)').choices(
+        schedulerNames,
+      ),
+    )
     .option('--node-ca <file>', 'authorities of the nodes, which then have to show a certificate')
     .addOption(new Option('--log-level <level>', 'least severity to log').choices(logLevels))
     .option('--config <file>', 'JSON object with these options; flags win')

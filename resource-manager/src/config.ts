@@ -5,6 +5,8 @@ import { checkExposure, type SecurityOptions } from '../../lib/control/security.
 import type { Logger, LogLevel } from '../../lib/control/log.js'
 import { invalidArgument } from '../../lib/errors.js'
 import { parseBytes, parseDuration } from '../../lib/units.js'
+import { schedulerNames, schedulers, type SchedulerName } from '../schedulers/policies.js'
+import type { Scheduler } from '../schedulers/scheduler.js'
 
 export interface ResourceManagerOptions extends SecurityOptions {
   /** Address to listen on; anything but loopback needs keys and TLS. Default 127.0.0.1. */
@@ -21,6 +23,8 @@ export interface ResourceManagerOptions extends SecurityOptions {
   maxLeaseMs?: number | string
   /** Refuse changes while the data directory's file system has less left. Default 64 MiB. */
   minFreeBytes?: number | string
+  /** How nodes are chosen: schedulers/policies.ts. Default first-fit. */
+  scheduler?: SchedulerName
   /** Authorities (PEM) of the nodes: a node then has to show a certificate of its name, too. */
   nodeCa?: string
   logLevel?: LogLevel
@@ -36,6 +40,7 @@ export interface Config {
   nodeTimeoutMs: number
   maxLeaseMs: number
   minFreeBytes: number
+  scheduler: Scheduler
 }
 
 const weekMs = 7 * 24 * 3600 * 1000
@@ -72,7 +77,14 @@ export function resolveConfig(options: ResourceManagerOptions): Config {
     ),
     maxLeaseMs: duration('maxLeaseMs', options.maxLeaseMs ?? weekMs, 1000, weekMs),
     minFreeBytes: parseBytes(options.minFreeBytes ?? '64MiB', 'minFreeBytes'),
+    scheduler: schedulers[schedulerName(options.scheduler ?? 'first-fit')],
   }
+}
+
+/** Also for what comes from a config file. */
+function schedulerName(name: string): SchedulerName {
+  if (schedulerNames.includes(name as SchedulerName)) return name as SchedulerName
+  throw invalidArgument('scheduler', name, `one of ${schedulerNames.join(', ')}`)
 }
 
 function duration(field: string, value: number | string, minimum: number, maximum: number): number {

@@ -5,10 +5,11 @@ import type { Logger } from '../../lib/control/log.js'
 import type { Principal } from '../../lib/control/principal.js'
 import type { LeaseGrant, LeaseRequest } from '../../lib/control/schemas.js'
 import type { RfaasError } from '../../lib/errors.js'
-import type { PlacedPart, Scheduler } from '../schedulers/first-fit.js'
+import { fits, placeOn, type Candidate, type Demand } from '../schedulers/scheduler.js'
+import type { PlacedPart, Scheduler, Usable } from '../schedulers/scheduler.js'
 import type { LeaseRecord } from '../stores/store.js'
 import { newLeaseId, partId } from './leases.js'
-import { Queue, keptFor, type Waiting } from './queue.js'
+import { Kept, Queue, type Waiting } from './queue.js'
 import { quotaRefusal, withinQuota } from './quotas.js'
 import { hungUp, leaseEnded, noCapacity } from './refusals.js'
 import type { State } from './state.js'
@@ -69,22 +70,33 @@ export class Granting {
 
   /** Gives what is free to those who wait, in order. */
   serve(): void {
-    const kept = new Set<string>()
+    const { pool } = this.#state.nodes
+    const kept = new Kept(pool)
+    const usable = (node: Candidate): boolean => !kept.has(node)
+    const nowMs = this.#state.clock.now()
     for (const waiting of this.#queue) {
       const { principal, request } = waiting
       if (!withinQuota(principal, request, this.#state.leases.holding(principal.tenant))) continue
-      const demand = { ...request, nodes: request.nodes ?? 1 }
-      const free = this.#state.nodes.candidates(request.node).filter(({ name }) => !kept.has(name))
-      const placement = free.length === 0 ? undefined : this.#options.scheduler(demand, free)
+      const demand = demandOf(request, nowMs)
+      if (kept.allFor(demand)) continue
+      const placement = this.#place(demand, request.node, usable)
       if (placement !== undefined) {
         this.#queue.remove(waiting)
         waiting.settle(this.#grantTo(waiting, placement))
         continue
       }
-      const empty = this.#state.nodes.empty(request.node)
-      for (const name of keptFor(demand, empty, this.#options.scheduler)) kept.add(name)
-      if (kept.size === this.#state.nodes.candidates().length) return
+      kept.keep(demand, request.node)
+      if (kept.everything) return
     }
+  }
+
+  /** `only`: nowhere else. */
+  #place(demand: Demand, only: string | undefined, usable: Usable): PlacedPart[] | undefined {
+    const { pool } = this.#state.nodes
+    if (only === undefined) return this.#options.scheduler(demand, pool, usable)
+    const node = pool.get(only)
+    if (node === undefined || !fits(demand, node) || !usable(node)) return undefined
+    return placeOn(node, demand)
   }
 
   async #grantTo(waiting: Waiting, placement: readonly PlacedPart[]): Promise<LeaseGrant> {
@@ -142,7 +154,7 @@ export class Granting {
     const { principal, request, sinceMs } = waiting
     this.#queue.remove(waiting)
     const waitedMs = request.waitMs === undefined ? 0 : this.#state.clock.now() - sinceMs
-    const free = this.#state.nodes.candidates(request.node)
+    const free = this.#state.nodes.lending(request.node)
     const others = this.#state.nodes.countByState()
     waiting.refuse(
       quotaRefusal(principal, request, this.#state.leases.holding(principal.tenant)) ??
@@ -170,4 +182,9 @@ export class Granting {
     if (!parts.some(({ state }) => isLive(state))) throw leaseEnded(parts)
     return leaseGrant(parts, (name) => this.#state.nodes.get(name), this.#options.privateKey)
   }
+}
+
+function demandOf(request: LeaseRequest, nowMs: number): Demand {
+  const { cores, memoryBytes, nodes = 1, durationMs, hostId } = request
+  return { cores, memoryBytes, nodes, untilMs: nowMs + durationMs, hostId }
 }

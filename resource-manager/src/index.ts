@@ -4,7 +4,6 @@ import { createFolder } from '../../lib/control/folder.js'
 import { createLogger } from '../../lib/control/log.js'
 import { createServer } from '../../lib/control/server.js'
 import { serverSecurity } from '../../lib/control/security.js'
-import { firstFit } from '../schedulers/first-fit.js'
 import type { RfaasError } from '../../lib/errors.js'
 import { checkLmdbStore } from '../stores/lmdb-check.js'
 import { lmdbStorePath, openLmdbStore } from '../stores/lmdb.js'
@@ -53,13 +52,13 @@ export async function startResourceManager(
     const clock = startClock(snapshot)
     await opened.commit({ clock: clock.anchor })
     const { privateKey, publicKeyPem } = loadSigningKeys(config.dataDir)
-    const { heartbeatMs, nodeTimeoutMs, maxLeaseMs } = config
+    const { heartbeatMs, nodeTimeoutMs, maxLeaseMs, scheduler } = config
     const manager = new Manager({
       store: opened,
       snapshot,
       clock,
       privateKey,
-      scheduler: firstFit,
+      scheduler,
       logger,
       heartbeatMs,
       nodeTimeoutMs,

@@ -7,22 +7,29 @@ import type {
 } from '../../lib/control/schemas.js'
 import type { EventStream } from '../../lib/control/server.js'
 import { RfaasError, invalidArgument } from '../../lib/errors.js'
-import type { Candidate } from '../schedulers/first-fit.js'
+import { Pool } from '../schedulers/pool.js'
+import type { Candidate, Room } from '../schedulers/scheduler.js'
 import type { LeaseRecord, NodeRecord } from '../stores/store.js'
+import { Deadlines } from './deadlines.js'
 
 class Node implements Candidate {
   record: NodeRecord
+  readonly order: number
   up = false
   lastHeardMs = 0
   stream: EventStream | undefined
   /** Parts that hold cores here, by id. */
   readonly held = new Map<string, LeaseRecord>()
   freeCores: number[] = []
+  capacity: Room = { cores: 0, memoryBytes: 0 }
+  /** What was said of it since it registered; undefined: nothing. */
+  expected: { idleUntilMs: number | undefined } | undefined
   #lent = new Set<number>()
   #heldBytes = 0
 
-  constructor(record: NodeRecord) {
+  constructor(record: NodeRecord, order: number) {
     this.record = record
+    this.order = order
     this.update(record)
   }
 
@@ -40,14 +47,21 @@ class Node implements Candidate {
     return Math.max(0, this.record.memoryBytes - this.#heldBytes)
   }
 
-  /** What it would have if nothing were leased. */
-  get empty(): Candidate {
-    const { name, cores, memoryBytes } = this.record
-    return { name, freeCores: cores, freeMemoryBytes: memoryBytes }
+  get hostId(): string {
+    return this.record.hostId
+  }
+
+  get switch(): string | undefined {
+    return this.record.switch
+  }
+
+  get idleUntilMs(): number | undefined {
+    return this.expected === undefined ? this.record.idleUntilMs : this.expected.idleUntilMs
   }
 
   update(record: NodeRecord): void {
     this.record = record
+    this.capacity = { cores: record.cores.length, memoryBytes: record.memoryBytes }
     this.#lent = new Set(record.cores)
     const taken = new Set([...this.held.values()].flatMap(({ cores }) => cores))
     this.freeCores = record.cores.filter((core) => !taken.has(core))
@@ -72,7 +86,11 @@ class Node implements Candidate {
 }
 
 export class NodeTable {
+  /** Those on which something can be granted now. */
+  readonly pool = new Pool()
   readonly #nodes = new Map<string, Node>()
+  /** When those that are up have been silent for too long. */
+  readonly #silence = new Deadlines()
   readonly #timeoutMs: number
 
   constructor(timeoutMs: number) {
@@ -81,7 +99,7 @@ export class NodeTable {
 
   /** A node of an earlier run of the manager is not up until it registers again. */
   restore(record: NodeRecord): void {
-    this.#nodes.set(record.name, new Node(record))
+    this.#nodes.set(record.name, new Node(record, this.#nodes.size))
   }
 
   /** Refuses a registration that cannot be meant; changes nothing. */
@@ -115,14 +133,27 @@ export class NodeTable {
     let node = this.#nodes.get(record.name)
     const { hostId, sequence } = node?.record ?? {}
     const registered = hostId !== record.hostId || sequence !== record.sequence
-    if (node === undefined) this.#nodes.set(record.name, (node = new Node(record)))
+    if (node === undefined) {
+      this.#nodes.set(record.name, (node = new Node(record, this.#nodes.size)))
+    }
     node.update(record)
     if (registered) {
+      node.expected = undefined
       node.up = true
-      node.lastHeardMs = record.lastSeenMs
+      this.#hear(node, record.lastSeenMs)
     } else if (record.removed === true) {
       node.up = false
+      this.#silence.delete(node.name)
     }
+    this.#offer(node)
+  }
+
+  /** When somebody else is expected to want the node; undefined: nobody is. Until it registers anew. */
+  expect(name: string, idleUntilMs: number | undefined): void {
+    const node = this.#nodes.get(name)
+    if (node === undefined) return
+    node.expected = { idleUntilMs }
+    this.#offer(node)
   }
 
   /** Also one that was removed: closed leases name it. */
@@ -144,18 +175,18 @@ export class NodeTable {
   heard(name: string, nowMs: number): boolean {
     const node = this.#nodes.get(name)
     if (node === undefined || !node.up) return false
-    node.lastHeardMs = nowMs
+    this.#hear(node, nowMs)
     return true
   }
 
   /** Names of the nodes that fell silent since the last call. */
   markLost(nowMs: number): string[] {
-    const lost: string[] = []
-    for (const [name, node] of this.#nodes) {
-      if (node.up && nowMs - node.lastHeardMs > this.#timeoutMs) {
-        node.up = false
-        lost.push(name)
-      }
+    const lost = this.#silence.due(nowMs)
+    for (const name of lost) {
+      const node = this.#nodes.get(name)!
+      this.#silence.delete(name)
+      node.up = false
+      this.#offer(node)
     }
     return lost
   }
@@ -182,7 +213,10 @@ export class NodeTable {
 
   /** A part of a lease changed on its node. */
   put(lease: LeaseRecord): void {
-    this.#nodes.get(lease.node)?.put(lease)
+    const node = this.#nodes.get(lease.node)
+    if (node === undefined) return
+    node.put(lease)
+    this.#offer(node)
   }
 
   /** Parts that hold cores of a node, over ones included. */
@@ -190,14 +224,11 @@ export class NodeTable {
     return this.#nodes.get(name)?.held.values() ?? []
   }
 
-  /** What can be granted now: nodes that are up and not draining, in order of registration. */
-  candidates(only?: string): Candidate[] {
-    return this.#lending(only)
-  }
-
-  /** The same nodes as if nothing were leased. */
-  empty(only?: string): Candidate[] {
-    return this.#lending(only).map((node) => node.empty)
+  /** Where something can be granted now: the nodes with most free cores first. */
+  lending(only?: string): Candidate[] {
+    if (only === undefined) return [...this.pool.all.emptiest(0)]
+    const node = this.pool.get(only)
+    return node === undefined ? [] : [node]
   }
 
   /** `draining`: of those that are up. */
@@ -213,28 +244,38 @@ export class NodeTable {
   }
 
   list(): NodeInfo[] {
-    return this.#registered().map(({ record, up, freeCores, freeMemoryBytes, lastHeardMs }) => ({
-      name: record.name,
-      url: record.url,
-      state: up ? 'up' : 'lost',
-      draining: record.draining === true,
-      cores: record.cores.length,
-      freeCores: freeCores.length,
-      memoryBytes: record.memoryBytes,
-      freeMemoryBytes,
-      providers: record.providers,
-      hostId: record.hostId,
-      lastSeen: new Date(Math.max(lastHeardMs, record.lastSeenMs)).toISOString(),
-    }))
+    return this.#registered().map((node) => {
+      const { record, up, freeCores, freeMemoryBytes, lastHeardMs, idleUntilMs } = node
+      return {
+        name: record.name,
+        url: record.url,
+        state: up ? 'up' : 'lost',
+        draining: record.draining === true,
+        cores: record.cores.length,
+        freeCores: freeCores.length,
+        memoryBytes: record.memoryBytes,
+        freeMemoryBytes,
+        providers: record.providers,
+        hostId: record.hostId,
+        ...(node.switch !== undefined && { switch: node.switch }),
+        ...(idleUntilMs !== undefined && { idleUntil: new Date(idleUntilMs).toISOString() }),
+        lastSeen: new Date(Math.max(lastHeardMs, record.lastSeenMs)).toISOString(),
+      }
+    })
   }
 
   #registered(): Node[] {
     return [...this.#nodes.values()].filter(({ record }) => record.removed !== true)
   }
 
-  #lending(only?: string): Node[] {
-    if (only === undefined) return [...this.#nodes.values()].filter(({ lends }) => lends)
-    const node = this.#nodes.get(only)
-    return node?.lends === true ? [node] : []
+  #hear(node: Node, nowMs: number): void {
+    node.lastHeardMs = nowMs
+    this.#silence.set(node.name, nowMs + this.#timeoutMs + 1)
+  }
+
+  /** What placement sees of it is up to date. */
+  #offer(node: Node): void {
+    if (node.lends) this.pool.put(node)
+    else this.pool.delete(node.name)
   }
 }

@@ -3,7 +3,8 @@
 import type { LeaseGrant, LeaseRequest } from '../../lib/control/schemas.js'
 import type { Principal } from '../../lib/control/principal.js'
 import { RfaasError } from '../../lib/errors.js'
-import type { Candidate, Demand, Scheduler } from '../schedulers/first-fit.js'
+import { covers, type Pool } from '../schedulers/pool.js'
+import type { Candidate, Demand, Room } from '../schedulers/scheduler.js'
 import { Deadlines } from './deadlines.js'
 
 export class Waiting {
@@ -105,15 +106,45 @@ export class Queue {
   }
 }
 
-/** Which nodes must be left alone for a request that has to wait: those that could serve it if they
+/** Which nodes must be left alone for requests that have to wait: those that could serve them if they
  * were empty. Whoever came later gets what is free on the others; so a large request is not overtaken
  * for ever by small ones, and one that nothing can serve holds up nobody. */
-export function keptFor(
-  demand: Demand,
-  emptyNodes: readonly Candidate[],
-  scheduler: Scheduler,
-): string[] {
-  const alone = emptyNodes.filter((node) => scheduler(demand, [node]) !== undefined)
-  const kept = demand.nodes > 1 && scheduler(demand, emptyNodes) !== undefined ? emptyNodes : alone
-  return kept.map(({ name }) => name)
+export class Kept {
+  readonly #pool: Pool
+  /** Nodes with room for one of these when they are empty. */
+  readonly #rooms: Room[] = []
+  readonly #names = new Set<string>()
+  #all = false
+
+  constructor(pool: Pool) {
+    this.#pool = pool
+  }
+
+  /** `only`: the node that the request is limited to. */
+  keep(demand: Demand, only: string | undefined): void {
+    if (only !== undefined) {
+      const node = this.#pool.get(only)
+      if (node !== undefined && covers(node.capacity, demand)) this.#names.add(only)
+    } else if (demand.nodes > 1 && this.#pool.couldServe(demand)) {
+      this.#all = true
+    } else if (!this.#rooms.some((room) => covers(demand, room))) {
+      this.#rooms.push(demand)
+    }
+  }
+
+  has({ name, capacity }: Candidate): boolean {
+    return this.#all || this.#names.has(name) || this.#rooms.some((room) => covers(capacity, room))
+  }
+
+  get everything(): boolean {
+    if (this.#all || this.#names.size === this.#pool.size) return true
+    return this.#pool.everyCapacity((capacity) =>
+      this.#rooms.some((room) => covers(capacity, room)),
+    )
+  }
+
+  /** Every node on which this could be is kept already, as somebody waits for no more. */
+  allFor(demand: Demand): boolean {
+    return demand.nodes === 1 && this.#rooms.some((room) => covers(demand, room))
+  }
 }

@@ -3,7 +3,7 @@ import { stateOfParts } from '../../lib/control/lease-states.js'
 import { RfaasError } from '../../lib/errors.js'
 import type { LeaseRequest } from '../../lib/control/schemas.js'
 import { formatBytes, formatDuration } from '../../lib/units.js'
-import type { Candidate } from '../schedulers/first-fit.js'
+import type { Candidate } from '../schedulers/scheduler.js'
 import type { LeaseRecord } from '../stores/store.js'
 
 export function notFound(field: string, message: string): RfaasError {

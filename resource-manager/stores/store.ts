@@ -57,6 +57,8 @@ export const NodeRecord = Type.Object(
       Type.Object({ name: identifier, available: Type.Boolean(), reason: Type.String() }, closed),
     ),
     hostId: Type.String({ minLength: 1 }),
+    switch: Type.Optional(identifier),
+    idleUntilMs: Type.Optional(time),
     /** Of its newest registration. */
     sequence: time,
     lastSeenMs: time,

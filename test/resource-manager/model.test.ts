@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { describe, it } from 'vitest'
+import { schedulerNames } from '../../resource-manager/schedulers/policies.js'
 import { openLmdbStore } from '../../resource-manager/stores/lmdb.js'
 import { steps } from './commands.js'
 import { Model } from './model.js'
@@ -21,10 +22,11 @@ describe.each(stores)('on the store %s', (_name, open) => {
     'a resource manager does what its model does, whatever happens in whatever order',
     async () => {
       const sequence = fc.commands(steps, { maxCommands: 60, size: 'max' })
-      const property = fc.asyncProperty(sequence, async (commands) => {
+      const policy = fc.constantFrom(...schedulerNames)
+      const property = fc.asyncProperty(policy, sequence, async (scheduler, commands) => {
         const folder = mkdtempSync(join(tmpdir(), 'rfaas-model-'))
         const model = new Model()
-        const system = new System(open, folder, model)
+        const system = new System(open, folder, model, scheduler)
         try {
           await fc.asyncModelRun(() => ({ model, real: system }), commands)
         } finally {

@@ -4,7 +4,7 @@ import { expect } from 'vitest'
 import type { Clock } from '../../lib/control/clock.js'
 import { createLogger } from '../../lib/control/log.js'
 import type { LeaseInfo } from '../../lib/control/schemas.js'
-import { firstFit } from '../../resource-manager/schedulers/first-fit.js'
+import { schedulers, type SchedulerName } from '../../resource-manager/schedulers/policies.js'
 import { Manager } from '../../resource-manager/src/manager.js'
 import type { LedgerEntry, Store } from '../../resource-manager/stores/store.js'
 import { nodeTimeoutMs, operator, tenants, type Model } from './model.js'
@@ -21,9 +21,11 @@ export class System {
   #store: Store
   readonly #open: OpenStore
   readonly #folder: string
+  readonly #scheduler: SchedulerName
 
-  constructor(open: OpenStore, folder: string, model: Model) {
+  constructor(open: OpenStore, folder: string, model: Model, scheduler: SchedulerName) {
     this.#open = open
+    this.#scheduler = scheduler
     this.#folder = folder
     this.clock = { now: () => model.nowMs }
     this.#store = open(folder)
@@ -56,7 +58,7 @@ export class System {
       snapshot: this.#store.load(),
       clock: this.clock,
       privateKey,
-      scheduler: firstFit,
+      scheduler: schedulers[this.#scheduler],
       logger,
       heartbeatMs: 3_600_000,
       nodeTimeoutMs,
