@@ -95,16 +95,22 @@ void WorkerChannel::serve_connections() {
         dropped_ = listener_->dropped();
         events_->refused("unknown", "it does not speak the fabric's protocol");
     }
-    if (pair_ == nullptr) return;
+    hear_client();
+}
+
+// All that there is to know of our client's connection.
+void WorkerChannel::hear_client() {
     std::vector<uint8_t> data;
-    switch (pair_->next_event(&data)) {
-        case fabric::ConnectionEvent::kNone:
-            return;
-        case fabric::ConnectionEvent::kEstablished:
-            established_ = true;
-            return;
-        default:
-            drop_client();
+    while (pair_ != nullptr) {
+        switch (pair_->next_event(&data)) {
+            case fabric::ConnectionEvent::kNone:
+                return;
+            case fabric::ConnectionEvent::kEstablished:
+                established_ = true;
+                break;
+            default:
+                drop_client();
+        }
     }
 }
 
@@ -129,10 +135,9 @@ void WorkerChannel::admit(std::unique_ptr<fabric::ConnectionRequest> request) {
         refuse(wire::RefusalReason::kBadTicket, "wrong ticket");
     }
     const bool resumed = hello.session == session_ && session_ != 0;
-    if (pair_ != nullptr && why.empty()) {
-        std::vector<uint8_t> event;
-        if (!resumed && pair_->state() == fabric::QueuePairState::kConnected &&
-            pair_->next_event(&event) != fabric::ConnectionEvent::kDisconnected) {
+    if (why.empty()) {
+        if (!resumed) hear_client();
+        if (!resumed && pair_ != nullptr && pair_->state() == fabric::QueuePairState::kConnected) {
             refuse(wire::RefusalReason::kBusy, "there is a client already");
         } else {
             drop_client();  // our own client is back: its old connection is dead

@@ -104,6 +104,7 @@ class WorkerChannel {
     };
 
     void serve_connections();
+    void hear_client();
     void admit(std::unique_ptr<fabric::ConnectionRequest> request);
     void drop_client();
     [[nodiscard]] bool accept_request(const fabric::Completion& completion, Call* call);

@@ -55,6 +55,8 @@ class WorkerThread final : public WorkerEvents {
     void hold() { held_.store(true); }
     void finish_kept() { finishing_.store(true); }
     void refuse() { refusing_.store(true); }
+    // The worker stays where it has let a client in and done nothing else since.
+    void linger(bool on) { lingering_.store(on); }
 
     [[nodiscard]] const std::string& path() const { return options_.address; }
     [[nodiscard]] std::vector<std::string> refusals() {
@@ -65,7 +67,10 @@ class WorkerThread final : public WorkerEvents {
     std::atomic<uint64_t> calls{0};
 
   private:
-    void connected(const std::string&) override { ++clients; }
+    void connected(const std::string&) override {
+        ++clients;
+        while (lingering_.load() && !stop_.load()) std::this_thread::yield();
+    }
     void disconnected() override { --clients; }
     void refused(const std::string&, std::string_view why) override {
         const std::lock_guard lock(mutex_);
@@ -124,6 +129,7 @@ class WorkerThread final : public WorkerEvents {
     std::atomic<bool> held_{true};
     std::atomic<bool> finishing_{false};
     std::atomic<bool> refusing_{false};
+    std::atomic<bool> lingering_{false};
     uint32_t kept_ = 0;  // the last slot of kKeep
     std::thread thread_;
 };
@@ -166,6 +172,10 @@ class ChannelTest : public testing::Test {
 
     ConnectProgress connect(ClientChannel& client, std::string* reason) {
         EXPECT_EQ(client.connect(0, worker_->path(), ticket_), 0);
+        return finish_connecting(client, reason);
+    }
+
+    ConnectProgress finish_connecting(ClientChannel& client, std::string* reason) {
         ConnectProgress progress = ConnectProgress::kPending;
         EXPECT_TRUE(eventually([&] {
             progress = client.connect_step(0, reason);

@@ -193,4 +193,16 @@ TEST_F(ChannelTest, AnotherClientWaitsUntilTheCallsOfTheLastOneHaveEnded) {
     EXPECT_EQ(outcome.status, number(wire::CallStatus::kWorkerLost));
 }
 
+TEST_F(ChannelTest, AClientIsLetInThoughTheWorkerHasNotLookedAfterTheOneBeforeIt) {
+    ClientChannel brief(device_.get(), {.workers = 1, .slots = 1});
+    ASSERT_EQ(brief.open(), 0);
+    std::string reason;
+    worker_->linger(true);
+    ASSERT_EQ(connect(brief, &reason), ConnectProgress::kConnected) << reason;
+    brief.disconnect(0);
+    ASSERT_EQ(client_->connect(0, worker_->path(), ticket_), 0);
+    worker_->linger(false);
+    EXPECT_EQ(finish_connecting(*client_, &reason), ConnectProgress::kConnected) << reason;
+}
+
 }  // namespace rfaas::invocation

@@ -525,7 +525,43 @@ TEST_P(FabricTest, AnArmedQueueBecomesReadableAtTheNextCompletion) {
     }
 }
 
+TEST_P(FabricTest, AQueueStaysArmedWhenWhatCameBeforeIsPolled) {
+    connect();
+    server_.post_receives(2);
+    ASSERT_EQ(client_.pair->post_send(client_.request(Opcode::kSend, 0, 0)), 0);
+    ASSERT_TRUE(eventually([&] {
+        client_.poll();
+        return !client_.seen.empty();
+    })) << "the first has not arrived";
+    ASSERT_EQ(server_.queue->arm(), 0);
+    EXPECT_EQ(server_.take().status, Status::kSuccess);
+    ASSERT_EQ(client_.pair->post_send(client_.request(Opcode::kSend, 0, 0)), 0);
+    EXPECT_TRUE(readable(server_.queue->fd(), kPatienceMs));
+    server_.queue->acknowledge();
+    EXPECT_EQ(server_.take().status, Status::kSuccess);
+}
+
 // ── connecting ──────────────────────────────────────────────────────────────────────────────────
+
+TEST_P(FabricTest, WhoUsesTheQueueMeanwhileHearsOfTheConnectionAllTheSame) {
+    listen();
+    start_connecting();
+    std::unique_ptr<ConnectionRequest> request;
+    ASSERT_NO_FATAL_FAILURE(await_request(&request));
+    ASSERT_EQ(request->prepare(server_.options(), &server_.pair), 0);
+    ASSERT_EQ(request->accept(server_.pair.get(), nullptr, 0), 0);
+    // As a client does whose calls to other workers go on.
+    for (int round = 0; round < 3; ++round) {
+        ASSERT_EQ(client_.queue->arm(), 0);
+        ASSERT_EQ(server_.queue->arm(), 0);
+        for (int i = 0; i < 10'000; ++i) {
+            client_.poll();
+            server_.poll();
+        }
+    }
+    EXPECT_EQ(next_event(*client_.pair).type, ConnectionEvent::kEstablished);
+    EXPECT_EQ(next_event(*server_.pair).type, ConnectionEvent::kEstablished);
+}
 
 TEST_P(FabricTest, PrivateDataArrivesWithItsExactLength) {
     const DeviceInfo& info = client_.device->info();

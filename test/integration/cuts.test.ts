@@ -64,6 +64,21 @@ describe.each(['native', 'node'] as const)('a cut connection to a %s worker', (r
     await cutting
   })
 
+  test('is mended although its caller spins for another worker meanwhile', async () => {
+    const other = new LoneWorker(runtime, runtime === 'native' ? nativePackage() : nodePackage)
+    try {
+      functions.destroy()
+      const both = await worker.connect(other)
+      const running = both.invoke('sleep_ms', sleeps(1000), { timeoutMs: 5000 })
+      await execute('python3', [script, String(worker.process.pid)])
+      await sleep(100) // the client knocks; its worker is busy
+      both.invokeSync('sleep_ms', sleeps(1500), new Uint8Array(8))
+      expect(await running).toEqual(bytes())
+    } finally {
+      other.close()
+    }
+  })
+
   test('under a spinning caller does not keep the result from it', async () => {
     const output = new Uint8Array(64)
     expect(cut(worker.process.pid)).toBe(1)

@@ -83,7 +83,7 @@ class ShmCompletionQueue final : public CompletionQueue {
     void watch_for_room(ShmQueuePair* queue_pair, bool wanted);
     // `retires`: how many of its sends are over when this completion is taken; 0 for receives.
     void push(const Completion& completion, ShmQueuePair* queue_pair, uint64_t retires);
-    void notify();  // makes fd() readable if armed
+    void notify();  // makes fd() readable, once for each arm()
 
   private:
     struct Entry {
@@ -96,7 +96,7 @@ class ShmCompletionQueue final : public CompletionQueue {
     uint32_t depth_;
     uint32_t reserved_ = 0;
     uint32_t idle_polls_ = 0;
-    bool armed_ = false;
+    bool armed_ = false;  // fd() has to become readable, and is not yet
     std::deque<Entry> ready_;
     std::vector<ShmQueuePair*> queue_pairs_;
     UniqueFd epoll_, event_, timer_;
@@ -164,6 +164,7 @@ class ShmQueuePair final : public QueuePair {
     [[nodiscard]] int connected(const Message& message, UniqueFd queue, UniqueFd keys);
     [[nodiscard]] int send_message(const Message& message, const int* fds, int fd_count);
     void handle_message(const Message& message, std::vector<UniqueFd> fds);
+    void establish(std::vector<uint8_t> data);
     void flush_announcements();
     void peer_gone();
     void enter_error();

@@ -313,12 +313,18 @@ int ShmQueuePair::start_accept(UniqueFd socket, const Message& hello, UniqueFd q
     if (::epoll_ctl(events_.get(), EPOLL_CTL_ADD, socket_.get(), &event) != 0) return -errno;
     rc = connected(hello, std::move(queue), std::move(keys));
     if (rc < 0) return rc;
+    establish({});
+    return 0;
+}
+
+// Whoever has read it from the socket, which a completion queue reads too: fd() is readable until
+// next_event() has told it.
+void ShmQueuePair::establish(std::vector<uint8_t> data) {
     established_pending_ = true;
-    event_data_.clear();
-    // The peer's first wake-up or its farewell makes fd() readable; this event is known already.
+    event_data_ = std::move(data);
+    epoll_event event = {};
     event.events = EPOLLOUT | EPOLLRDHUP;
     ::epoll_ctl(events_.get(), EPOLL_CTL_MOD, socket_.get(), &event);
-    return 0;
 }
 
 // Both sides have each other's queue: map it and tell the peer about our regions.
@@ -434,9 +440,8 @@ void ShmQueuePair::handle_message(const Message& message, std::vector<UniqueFd> 
     switch (message.type) {
         case MessageType::kWelcome: {
             if (!connecting || fds.size() != 2) break;
-            event_data_.assign(message.private_data, message.private_data + message.private_bytes);
             if (connected(message, std::move(fds[0]), std::move(fds[1])) < 0) break;
-            established_pending_ = true;
+            establish({message.private_data, message.private_data + message.private_bytes});
             return;
         }
         case MessageType::kRefuse:
@@ -485,6 +490,7 @@ void ShmQueuePair::handle_message(const Message& message, std::vector<UniqueFd> 
 void ShmQueuePair::peer_gone() {
     if (peer_gone_) return;
     peer_gone_ = true;
+    ::shutdown(socket_.get(), SHUT_RDWR);  // fd() tells of it, also if the peer has not closed it
     send_queue_->unwatch(this);
     if (receive_queue_ != send_queue_) receive_queue_->unwatch(this);
     receive_queue_->notify();

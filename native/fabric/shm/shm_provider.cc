@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "fabric/shm/shm.h"
 
@@ -118,7 +119,8 @@ void ShmCompletionQueue::watch(ShmQueuePair* queue_pair) {
     event.events = EPOLLIN;
     event.data.fd = queue_pair->socket();
     ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, queue_pair->socket(), &event);
-    if (armed_ && queue_pair->receives_into(this)) queue_pair->set_sleeping(true);
+    // What the peer has sent by now it sent to somebody who had not said that he sleeps.
+    if (queue_pair->receives_into(this)) notify();
 }
 
 void ShmCompletionQueue::watch_for_room(ShmQueuePair* queue_pair, bool wanted) {
@@ -139,7 +141,7 @@ void ShmCompletionQueue::push(const Completion& completion, ShmQueuePair* queue_
 }
 
 void ShmCompletionQueue::notify() {
-    if (!armed_) return;
+    if (!std::exchange(armed_, false)) return;
     const uint64_t one = 1;
     [[maybe_unused]] const ssize_t bytes = ::write(event_.get(), &one, sizeof one);
 }
@@ -165,13 +167,6 @@ int ShmCompletionQueue::poll(Completion* out, int max) {
     }
     if (count > 0) {
         idle_polls_ = 0;
-        if (armed_) [[unlikely]] {
-            // The caller is awake: peers need not spend a system call on waking it.
-            armed_ = false;
-            for (ShmQueuePair* queue_pair : queue_pairs_) {
-                if (queue_pair->receives_into(this)) queue_pair->set_sleeping(false);
-            }
-        }
         return count;
     }
     if (++idle_polls_ >= kIdlePolls) [[unlikely]]
@@ -214,11 +209,14 @@ int ShmCompletionQueue::arm() {
 }
 
 void ShmCompletionQueue::acknowledge() {
+    // The caller is awake: peers need not spend a system call on waking it.
+    armed_ = false;
+    for (ShmQueuePair* queue_pair : queue_pairs_) {
+        if (queue_pair->receives_into(this)) queue_pair->set_sleeping(false);
+    }
     service();
     drain(event_.get());
     drain(timer_.get());
-    // What service() found is worth another wake-up, unless the caller polls it away first.
-    if (armed_ && !ready_.empty()) notify();
 }
 
 namespace {
