@@ -7,6 +7,8 @@ const seconds = 1000
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
+    // npm run test:slurm
+    exclude: ['test/slurm/**'],
     globalSetup: ['test/global-setup.ts'],
     pool: 'forks',
     maxWorkers: 2,

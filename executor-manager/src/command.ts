@@ -25,6 +25,8 @@ const names = [
   'maxPackageBytes',
   'maxStoreBytes',
   'graceMs',
+  'noticeMs',
+  'job',
   'readyTimeoutMs',
   'confinement',
   'uidRange',
@@ -60,6 +62,8 @@ export function executorManagerCommand(): Command {
     .option('--max-package-bytes <size>', 'longest function package (default: 256MiB)')
     .option('--max-store-bytes <size>', 'unused packages are removed beyond this (default: 4GiB)')
     .option('--grace-ms <time>', 'for running calls after the end of a lease (default: 1s)')
+    .option('--notice-ms <time>', 'for leases when this manager is told to end (default: 0)')
+    .option('--job <id>', 'batch job that this manager runs in')
     .option('--ready-timeout-ms <time>', 'in which a worker has to be ready (default: 15s)')
     .addOption(
       new Option(

@@ -51,6 +51,11 @@ export interface ExecutorManagerOptions extends SecurityOptions {
   maxStoreBytes?: number | string
   /** How long running calls may go on after their lease has ended. Default 1 s. */
   graceMs?: number | string
+  /** When this manager is told to end, its leases are taken back with so much notice, and end as soon as
+   * their running calls have. Default 0: they end at once, with `graceMs` for running calls. */
+  noticeMs?: number | string
+  /** The batch job that this manager runs in: what its leases are charged says so. Default: none. */
+  job?: string
   /** Time in which a worker has to be ready. Default 15 s. */
   readyTimeoutMs?: number | string
   /** What keeps functions away from this host and from each other: `auto` is all that the host can
@@ -93,6 +98,8 @@ export interface Config {
   maxPackageBytes: number
   maxStoreBytes: number
   graceMs: number
+  noticeMs: number
+  job: string | undefined
   readyTimeoutMs: number
   confinement: ConfinementOptions
 }
@@ -110,6 +117,7 @@ export function resolveConfig(options: ExecutorManagerOptions): Config {
   const name = options.name ?? hostname()
   checkIdentifier('name', name)
   if (options.switch !== undefined) checkIdentifier('switch', options.switch)
+  if (options.job !== undefined) checkIdentifier('job', options.job)
   const resourceManager = httpUrl(
     'resourceManager',
     options.resourceManager ?? 'http://127.0.0.1:7070',
@@ -150,6 +158,8 @@ export function resolveConfig(options: ExecutorManagerOptions): Config {
     maxPackageBytes: parseBytes(options.maxPackageBytes ?? '256MiB', 'maxPackageBytes'),
     maxStoreBytes: parseBytes(options.maxStoreBytes ?? '4GiB', 'maxStoreBytes'),
     graceMs: parseDuration(options.graceMs ?? 1000, 'graceMs'),
+    noticeMs: noticeOf(options.noticeMs ?? 0),
+    job: options.job,
     readyTimeoutMs: parseDuration(options.readyTimeoutMs ?? 15_000, 'readyTimeoutMs'),
     confinement: {
       mode: confinementMode(options.confinement ?? 'auto'),
@@ -168,6 +178,12 @@ function parseInstant(text: string): number {
   const time = Date.parse(text)
   if (time >= 0) return time
   throw invalidArgument('idleUntil', text, 'a time such as 2026-01-31T12:00Z')
+}
+
+function noticeOf(value: number | string): number {
+  const milliseconds = parseDuration(value, 'noticeMs')
+  if (milliseconds <= 24 * 3_600_000) return milliseconds
+  throw invalidArgument('noticeMs', value, 'at most 24h')
 }
 
 function confinementMode(mode: string): ConfinementMode {

@@ -156,6 +156,7 @@ async function start(
       ...(config.idleUntilMs !== undefined && { idleUntilMs: config.idleUntilMs }),
       // In microseconds, so that no two are the same, whichever process of this boot asks.
       sequence: Math.floor(monotonicMs() * 1000),
+      ...(config.job !== undefined && { job: config.job }),
       // Those whose end is not confirmed count as being on the node: otherwise the resource manager
       // would close them by itself, without what they used.
       leases: [...journal.owed.keys()],
@@ -184,6 +185,13 @@ async function start(
   const advertised = config.advertise ?? url
   undo.push(() => registration.close(closeDeliveryMs))
   undo.push(() => leases.endAll('the node shuts down'))
+  undo.push(async () => {
+    const { noticeMs } = config
+    if (noticeMs === 0) return
+    logger.info({ noticeMs }, 'executor manager ends: its leases are taken back')
+    registration.leave(noticeMs)
+    await leases.withdraw(noticeMs)
+  })
   await registration.start()
   logger.info({ url, node: name, cores: config.cores }, 'executor manager started')
   return { url, name }

@@ -55,6 +55,7 @@ export interface LeaseTableOptions {
 }
 
 interface Notice {
+  reason: string
   /** By the clock. */
   untilMs: number
   timer: NodeJS.Timeout
@@ -124,8 +125,12 @@ export class LeaseTable {
 
   /** Nothing new for a lease that is being taken back. */
   refuseIfRevoking(id: string): void {
-    if (!this.#notices.has(id)) return
-    throw new RfaasError('ERR_RFAAS_LEASE_REVOKED', `lease ${id} is being revoked: ${revokedBy}`)
+    const notice = this.#notices.get(id)
+    if (notice === undefined) return
+    throw new RfaasError(
+      'ERR_RFAAS_LEASE_REVOKED',
+      `lease ${id} is being revoked: ${notice.reason}`,
+    )
   }
 
   /** Begins the lease on this node, or lengthens it if the claims are newer. */
@@ -253,15 +258,16 @@ export class LeaseTable {
     }
   }
 
-  /** The resource manager takes the lease back: running calls may finish for `noticeMs`. A repeated
+  /** The lease is taken back, by the resource manager unless `reason` says otherwise: running calls may finish for `noticeMs`. A repeated
    * notice never lengthens the first. */
-  revoke(id: string, noticeMs: number): void {
+  revoke(id: string, noticeMs: number, reason = revokedBy): void {
     if (this.#fence.hasEnded(id)) return
     const untilMs = this.#options.clock.now() + noticeMs
     const known = this.#notices.get(id)
     if (known !== undefined && known.untilMs <= untilMs) return
     clearTimeout(known?.timer)
-    const notice = { untilMs, timer: setTimeout(() => void this.end(id, 'revoked'), noticeMs) }
+    const timer = setTimeout(() => void this.end(id, 'revoked'), noticeMs)
+    const notice = { untilMs, timer, reason: known?.reason ?? reason }
     this.#notices.set(id, notice)
     const lease = this.#leases.get(id)
     if (known !== undefined || lease === undefined) return
@@ -286,6 +292,21 @@ export class LeaseTable {
     if (this.#fence.hasEnded(id)) return Promise.resolve()
     this.#remember(id, reason)
     return this.#options.closed(id, { heldMs: 0, cpuMs: 0 }, 0)
+  }
+
+  /** The node is wanted back: every lease is revoked with this notice, and ends as soon as none of its
+   * calls runs any more. From now on no lease begins. */
+  async withdraw(noticeMs: number): Promise<void> {
+    this.#shut = true
+    await Promise.all(
+      this.ids.map(async (id) => {
+        this.revoke(id, noticeMs, 'its node is wanted back')
+        const executors = [...(this.#leases.get(id)?.executors.values() ?? [])]
+        // Its client is told of the end when the last call is answered, or that answer would be lost.
+        await Promise.all(executors.map((executor) => executor.stop(noticeMs)))
+        await this.end(id, 'revoked')
+      }),
+    )
   }
 
   /** From now on no lease begins. */
@@ -399,9 +420,9 @@ export class LeaseTable {
     for (const stream of lease.streams) stream.send(event, data)
   }
 
-  #noticeOf({ untilMs }: Notice): LeaseRevokingEvent {
+  #noticeOf({ untilMs, reason }: Notice): LeaseRevokingEvent {
     const noticeMs = Math.max(0, Math.round(untilMs - this.#options.clock.now()))
-    return { noticeMs, reason: revokedBy }
+    return { noticeMs, reason }
   }
 
   #remember(id: string, reason: EndReason): void {

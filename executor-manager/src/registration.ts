@@ -44,6 +44,8 @@ export class Registration {
   readonly #reports = new Map<string, Report>()
   #heartbeatMs = 1000
   #registered = false
+  /** By performance.now(): until then the leases of this node have notice. */
+  #leavesBy: number | undefined
   #wake: (() => void) | undefined
   #delivering: Promise<void> | undefined
   #running: Promise<void> | undefined
@@ -83,6 +85,12 @@ export class Registration {
     this.#wake?.()
   }
 
+  /** The node ends within `noticeMs`: nothing is to be granted on it any more. */
+  leave(noticeMs: number): void {
+    this.#leavesBy = performance.now() + noticeMs
+    if (this.#registered) void this.#sayLeaving()
+  }
+
   /** Resolves when the resource manager knows that the lease is closed, or after `withinMs`. */
   async confirmed(lease: string, withinMs: number): Promise<void> {
     if (!this.#reports.has(lease)) return
@@ -92,15 +100,37 @@ export class Registration {
     clearTimeout(timer)
   }
 
-  /** Tries to deliver what is left, for at most `withinMs`. */
+  /** Tries to deliver what is left, and that this node is gone, each for at most `withinMs`. */
   async close(withinMs: number): Promise<void> {
     if (this.#registered && this.#reports.size > 0) {
       const deadline = new Promise((resolve) => setTimeout(resolve, withinMs).unref())
       await Promise.race([this.#deliver(), deadline])
     }
+    const registered = this.#registered
     this.#stop.abort()
     this.#wake?.()
     await Promise.all([this.#running, this.#following, this.#delivering])
+    // After the last heartbeat, which would ask a node that is gone to register again.
+    if (registered) await this.#tellLeaving(0, withinMs)
+  }
+
+  async #sayLeaving(): Promise<void> {
+    const noticeMs = Math.round((this.#leavesBy ?? 0) - performance.now())
+    if (noticeMs > 0) await this.#tellLeaving(noticeMs, requestTimeoutMs)
+  }
+
+  /** What does not arrive costs nothing but time: the node refuses what is granted meanwhile, and is
+   * missed when its heartbeats are. */
+  async #tellLeaving(noticeMs: number, timeoutMs: number): Promise<void> {
+    const { describe, key, transport, logger } = this.#options
+    const { name, hostId } = describe()
+    try {
+      const body = { hostId, noticeMs }
+      const url = this.#url(`/v1/nodes/${name}/leave`)
+      await request(url, { method: 'POST', body, token: key, transport, timeoutMs })
+    } catch (error) {
+      logger.debug({ reason: messageOf(error) }, 'could not say that this node ends')
+    }
   }
 
   async #register(): Promise<boolean> {
@@ -122,6 +152,7 @@ export class Registration {
       if (!this.#registered) logger.info({ resourceManager }, 'registered')
       this.#registered = true
       this.#obey(welcome)
+      if (this.#leavesBy !== undefined) void this.#sayLeaving()
       return true
     } catch (error) {
       if (!this.#stop.signal.aborted) {

@@ -42,9 +42,11 @@ export interface DeployOptions {
 
 /** Events of a lease. Workers are numbered through all nodes, in the order of `parts`. */
 export interface LeaseEvents {
-  /** It is taken back: new calls are refused with ERR_RFAAS_LEASE_REVOKED, running ones may finish
+  /** It is taken back, on all nodes: new calls are refused with ERR_RFAAS_LEASE_REVOKED, running ones may finish
    * within the notice; then it ends. Releasing it before is the polite thing to do. */
   revoking: [noticeMs: number, reason: string]
+  /** It is taken back on this node and goes on on the others: calls go there. */
+  partRevoking: [node: string, noticeMs: number, reason: string]
   /** It is over, on all nodes; what was running has ended with ERR_RFAAS_LEASE_ENDED. Not after
    * `release()`. */
   ended: [reason: string]
@@ -159,7 +161,7 @@ export class Lease extends EventEmitter<LeaseEvents> {
     const device = native.openDevice(provider, options.device ?? '')
     let deployment: Deployment | undefined
     try {
-      const started = await Deployment.start(this.#liveParts(), code, body, device)
+      const started = await Deployment.start(this.#usableParts(), code, body, device)
       // From here on it hears of its workers.
       this.#deployments.add((deployment = started))
       this.#check()
@@ -236,11 +238,18 @@ export class Lease extends EventEmitter<LeaseEvents> {
     return this.#parts.filter(({ over }) => !over)
   }
 
+  /** Those that take something new; when all are being revoked, their nodes say so. */
+  #usableParts(): LeasedPart[] {
+    const live = this.#liveParts()
+    const usable = live.filter(({ revoking }) => !revoking)
+    return usable.length > 0 ? usable : live
+  }
+
   /** shm when all nodes are this host, else verbs. */
   async #provider(): Promise<'shm' | 'verbs'> {
     const { nodes } = await this.#link.request('/v1/nodes', { schema: NodeList })
     const here = new Set(nodes.filter((node) => node.hostId === hostId()).map(({ name }) => name))
-    return this.#liveParts().every(({ info }) => here.has(info.node)) ? 'shm' : 'verbs'
+    return this.#usableParts().every(({ info }) => here.has(info.node)) ? 'shm' : 'verbs'
   }
 
   // ── renewal ─────────────────────────────────────────────────────────────────────────────────
@@ -301,9 +310,11 @@ export class Lease extends EventEmitter<LeaseEvents> {
         deployment.workerReady(part, event, (worker) => this.emit('workerReady', worker))
       }
     },
-    revoking: (_part, { noticeMs, reason }) => {
-      // All nodes say so, and once more whenever their stream opens.
-      if (this.#revoking) return
+    revoking: ({ info }, { noticeMs, reason }) => {
+      if (this.#liveParts().some(({ revoking }) => !revoking)) {
+        this.emit('partRevoking', info.node, noticeMs, reason)
+        return
+      }
       this.#revoking = true
       clearTimeout(this.#renewal)
       this.emit('revoking', noticeMs, reason)

@@ -28,6 +28,7 @@ const maxTimerMs = 2 ** 31 - 1
 export interface PartListener {
   workerLost(part: LeasedPart, event: WorkerLostEvent): void
   workerReady(part: LeasedPart, event: WorkerReadyEvent): void
+  /** Once. */
   revoking(part: LeasedPart, event: LeaseRevokingEvent): void
   /** Once. */
   over(part: LeasedPart, reason: string): void
@@ -47,6 +48,7 @@ export class LeasedPart {
   #lapse: NodeJS.Timeout | undefined
   #silence: NodeJS.Timeout | undefined
   #unreachable = false
+  #revoking = false
   #over = false
 
   constructor(
@@ -66,6 +68,11 @@ export class LeasedPart {
 
   get over(): boolean {
     return this.#over
+  }
+
+  /** It is being taken back: its node takes nothing new. */
+  get revoking(): boolean {
+    return this.#revoking
   }
 
   /** Ships the package and starts a worker on each core. */
@@ -166,11 +173,18 @@ export class LeasedPart {
         this.#listener.workerReady(this, check(WorkerReadyEvent, data, what))
         break
       case 'lease-revoking':
-        this.#listener.revoking(this, check(LeaseRevokingEvent, data, what))
+        this.#revoke(check(LeaseRevokingEvent, data, what))
         break
       case 'lease-ended':
         this.end(check(LeaseEndedEvent, data, what).reason)
     }
+  }
+
+  /** The node says so once more whenever its stream opens. */
+  #revoke(event: LeaseRevokingEvent): void {
+    if (this.#revoking) return
+    this.#revoking = true
+    this.#listener.revoking(this, event)
   }
 
   #heard(): void {

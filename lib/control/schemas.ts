@@ -159,6 +159,8 @@ export const NodeRegistration = Type.Object(
     idleUntilMs: Type.Optional(moment),
     /** Grows with every registration of this host: one that comes late, or twice, is refused. */
     sequence: Type.Integer({ minimum: 0 }),
+    /** The batch job that the node is. */
+    job: Type.Optional(identifier),
     /** Leases that have executors on the node now. */
     leases: Type.Array(identifier, { maxItems: 65536 }),
   },
@@ -225,6 +227,17 @@ export const EndEvent = Type.Object(
 )
 export type EndEvent = Static<typeof EndEvent>
 
+/** The node is about to end, or has ended. */
+export const NodeLeaving = Type.Object(
+  {
+    hostId: Type.String({ minLength: 1, maxLength: 128 }),
+    /** So long its leases may finish their running calls; 0: it has ended. */
+    noticeMs: notice,
+  },
+  closed,
+)
+export type NodeLeaving = Static<typeof NodeLeaving>
+
 /** The node has ended the lease; what its processes used, measured outside of them. */
 export const LeaseClosed = Type.Object(
   {
@@ -242,7 +255,7 @@ export const NodeInfo = Type.Object(
     name: identifier,
     url: Type.String(),
     state: Type.Union([Type.Literal('up'), Type.Literal('lost')]),
-    /** The operator wants it empty: nothing new is granted on it. */
+    /** Nothing new is granted on it: the operator wants it empty, or it is about to end. */
     draining: Type.Boolean(),
     cores: Type.Integer(),
     freeCores: Type.Integer(),
@@ -253,6 +266,8 @@ export const NodeInfo = Type.Object(
     switch: Type.Optional(identifier),
     /** When somebody else is expected to want it. */
     idleUntil: Type.Optional(instant),
+    /** The batch job that it is. */
+    job: Type.Optional(identifier),
     lastSeen: instant,
   },
   closed,
@@ -269,6 +284,78 @@ export type DrainRequest = Static<typeof DrainRequest>
 
 export const NodeList = Type.Object({ nodes: Type.Array(NodeInfo) }, closed)
 export type NodeList = Static<typeof NodeList>
+
+// ── harvest (batch system ⇄ resource manager, as its operator sees it) ─────────────────────────
+
+/** A node of the batch system. */
+export const HarvestNode = Type.Object(
+  {
+    name: identifier,
+    /** In the batch system's words. */
+    state: Type.String(),
+    features: Type.Array(Type.String()),
+    partitions: Type.Array(Type.String()),
+    cores: Type.Integer({ minimum: 0 }),
+    /** Of jobs other than ours. */
+    batchCores: Type.Integer({ minimum: 0 }),
+    harvestedCores: Type.Integer({ minimum: 0 }),
+    /** Of nobody, on a node that takes jobs. */
+    idleCores: Type.Integer({ minimum: 0 }),
+    memoryBytes: bytes,
+    allocatedMemoryBytes: bytes,
+  },
+  closed,
+)
+export type HarvestNode = Static<typeof HarvestNode>
+
+/** A job of ours that waits or runs. */
+export const HarvestJobInfo = Type.Object(
+  {
+    id: identifier,
+    state: Type.String(),
+    /** Of the resource manager, when its executor manager has registered. */
+    node: identifier,
+    cores: Type.Integer({ minimum: 0 }),
+    memoryBytes: bytes,
+    startedAt: Type.Optional(instant),
+    /** When the batch system gave notice that it wants the cores back. */
+    preemptedAt: Type.Optional(instant),
+  },
+  closed,
+)
+export type HarvestJobInfo = Static<typeof HarvestJobInfo>
+
+/** A job of others that waits, and when the batch system plans to start it. */
+export const PlannedStart = Type.Object(
+  {
+    job: identifier,
+    partition: Type.String(),
+    nodes: Type.Integer({ minimum: 0 }),
+    cores: Type.Integer({ minimum: 0 }),
+    at: instant,
+  },
+  closed,
+)
+export type PlannedStart = Static<typeof PlannedStart>
+
+export const HarvestInfo = Type.Object(
+  {
+    source: Type.Union([Type.Literal('static'), Type.Literal('slurm')]),
+    /** `failing`: the batch system gives no answer that makes sense. What follows is the last one that
+     * did. */
+    state: Type.Union([Type.Literal('starting'), Type.Literal('ok'), Type.Literal('failing')]),
+    /** Why it fails. */
+    reason: Type.Optional(Type.String()),
+    warnings: Type.Array(Type.String()),
+    /** Of the last answer that made sense. */
+    seenAt: Type.Optional(instant),
+    nodes: Type.Array(HarvestNode),
+    jobs: Type.Array(HarvestJobInfo),
+    planned: Type.Array(PlannedStart),
+  },
+  closed,
+)
+export type HarvestInfo = Static<typeof HarvestInfo>
 
 // ── usage (client ⇄ resource manager) ─────────────────────────────────────────────────────────
 
@@ -317,6 +404,8 @@ export const UsageEntry = Type.Object({
   lease: Type.String(),
   tenant: Type.String(),
   node: Type.String(),
+  /** The batch job that the node was. */
+  job: Type.Optional(Type.String()),
   cores: Type.Array(Type.Integer()),
   memoryBytes: bytes,
   leaseMs: Type.Integer(),

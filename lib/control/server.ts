@@ -50,6 +50,8 @@ export interface ServerOptions {
   requestTimeoutMs?: number
   /** Silence on a connection after which it is closed. Default 2 min. */
   connectionTimeoutMs?: number
+  /** What its operator has to look after although it can do its work: /healthz tells. */
+  warnings?: (() => readonly string[]) | undefined
   /** Throws what keeps the manager from its work: /healthz answers with it. */
   assertHealthy?: () => void
   /** Interval of the comments that keep event streams alive. Default 15 s. */
@@ -269,7 +271,9 @@ async function addOperatorRoutes(
     door,
     title,
     assertHealthy,
-  }: Pick<ControlServer, 'registry' | 'door'> & Pick<ServerOptions, 'title' | 'assertHealthy'>,
+    warnings,
+  }: Pick<ControlServer, 'registry' | 'door'> &
+    Pick<ServerOptions, 'title' | 'assertHealthy' | 'warnings'>,
 ): Promise<void> {
   // Every described route also describes how it fails.
   app.addHook('onRoute', ({ schema }) => {
@@ -285,14 +289,20 @@ async function addOperatorRoutes(
       components: { securitySchemes: { leaseToken: { type: 'http', scheme: 'bearer' } } },
     },
   })
-  const Health = Type.Object({ status: Type.Literal('ok'), uptimeMs: Type.Integer() })
+  const Health = Type.Object({
+    status: Type.Literal('ok'),
+    uptimeMs: Type.Integer(),
+    /** What its operator has to look after; it does its work all the same. */
+    warnings: Type.Array(Type.String()),
+  })
   const startedAt = performance.now()
   app.get(
     '/healthz',
     { schema: { summary: 'Can the manager do its work?', response: { 200: Health } } },
     () => {
       assertHealthy?.()
-      return { status: 'ok' as const, uptimeMs: Math.round(performance.now() - startedAt) }
+      const uptimeMs = Math.round(performance.now() - startedAt)
+      return { status: 'ok' as const, uptimeMs, warnings: [...(warnings?.() ?? [])] }
     },
   )
   const onRequest = door.only('operator')

@@ -15,11 +15,13 @@ export const routeAccess: AccessTable = {
   'GET /v1/usage': ['tenant', 'operator'],
   'GET /v1/usage/entries': ['tenant', 'operator'],
   'GET /v1/nodes': ['tenant', 'operator'],
+  'GET /v1/harvest': ['operator'],
   'POST /v1/nodes': ['node'],
   'DELETE /v1/nodes/:name': ['operator'],
   'POST /v1/nodes/:name/drain': ['operator'],
   'POST /v1/nodes/:name/undrain': ['operator'],
   'POST /v1/nodes/:name/heartbeat': ['node'],
+  'POST /v1/nodes/:name/leave': ['node'],
   'GET /v1/nodes/:name/events': ['node'],
   'POST /v1/nodes/:name/leases/:id/active': ['node'],
   'POST /v1/nodes/:name/leases/:id/closed': ['node'],
@@ -34,10 +36,14 @@ export function requireOperator(principal: Principal): void {
   if (principal.role !== 'operator') throw forbidden(principal, 'is not an operator')
 }
 
-/** A node speaks for itself; the operator may speak for any. */
+/** A host speaks for its node, and for further ones on it: `n7`, `n7_2`, `n7_3`. The operator may speak
+ * for any. */
 export function requireNode(principal: Principal, name: string): void {
-  if (principal.role === 'operator') return
-  if (principal.role === 'node' && principal.node === name) return
+  const { role, node } = principal
+  if (role === 'operator') return
+  if (role === 'node' && node !== undefined) {
+    if (name === node || (name.startsWith(node) && /^_\d+$/.test(name.slice(node.length)))) return
+  }
   throw forbidden(principal, `does not speak for node ${name}`)
 }
 

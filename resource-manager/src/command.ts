@@ -1,10 +1,12 @@
 // The command line of the resource manager: flags and a JSON config file with the same names.
-import { Command, Option } from 'commander'
+import { Command, InvalidArgumentError, Option } from 'commander'
 import { serve, toPort, withConfig, withSecurityFlags } from '../../lib/control/command.js'
 import { logLevels } from '../../lib/control/log.js'
 import { schedulerNames } from '../schedulers/policies.js'
 import type { ResourceManagerOptions } from './config.js'
 import { startResourceManager } from './index.js'
+import { slurmOptionNames } from '../sources/slurm/options.js'
+import { sourceNames } from '../sources/source.js'
 
 const names = [
   'host',
@@ -20,12 +22,14 @@ const names = [
   'tlsKey',
   'nodeCa',
   'allowPlaintext',
+  'source',
+  ...slurmOptionNames,
   'logLevel',
 ] as const
 
 /** For `program.addCommand()` or on its own. Ends the process cleanly on SIGTERM and SIGINT. */
 export function resourceManagerCommand(): Command {
-  return withSecurityFlags(new Command('resource-manager'))
+  return withSlurmFlags(withSecurityFlags(new Command('resource-manager')))
     .description('grant, renew and revoke leases on the cores of the registered nodes')
     .option('--host <address>', 'address to listen on (default: 127.0.0.1)')
     .option('--port <port>', 'port to listen on, 0 for a free one (default: 7070)', toPort)
@@ -48,4 +52,35 @@ export function resourceManagerCommand(): Command {
     .action((flags: ResourceManagerOptions & { config?: string }) =>
       serve(() => startResourceManager(withConfig<ResourceManagerOptions>(flags, names))),
     )
+}
+
+function withSlurmFlags(command: Command): Command {
+  return command
+    .addOption(
+      new Option('--source <name>', 'where nodes come from (default: static)').choices(sourceNames),
+    )
+    .option('--slurm-partition <name>', 'of the harvest jobs (default: faas)')
+    .option('--slurm-account <name>', 'of the harvest jobs')
+    .option('--slurm-qos <name>', 'of the harvest jobs')
+    .option('--slurm-cap <cores>', 'most cores to harvest (default: all that are idle)', toCount)
+    .option('--slurm-reserve <cores>', 'idle cores to leave to Slurm (default: 0)', toCount)
+    .option('--slurm-memory-reserve <size>', 'idle memory to leave on each node (default: 0)')
+    .option('--slurm-shared', 'also take what is idle on nodes that run other jobs')
+    .option('--slurm-poll-ms <time>', 'interval in which Slurm is asked (default: 5s)')
+    .option('--slurm-min-idle-ms <time>', 'how long something has to be idle before (default: 0)')
+    .option('--slurm-notice-ms <time>', 'for leases when Slurm wants a node back (default: 30s)')
+    .option('--slurm-time-limit-ms <time>', 'of harvest jobs (default: that of the partition)')
+    .option('--slurm-nice <value>', 'of what runs in harvest jobs (default: 19)', toCount)
+    .option('--slurm-log <path>', 'where harvest jobs log, as sbatch --output (default: /dev/null)')
+    .option(
+      '--slurm-data-dir <path>',
+      'of executor managers (default: ~/.local/state/rfaas/harvest)',
+    )
+    .option('--slurm-node-config <file>', 'config file of executor managers, on every node')
+    .option('--slurm-url <url>', 'under which nodes reach this manager (default: where it listens)')
+}
+
+function toCount(text: string): number {
+  if (!/^\d{1,10}$/.test(text)) throw new InvalidArgumentError('must be a whole number')
+  return Number(text)
 }

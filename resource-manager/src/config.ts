@@ -7,8 +7,15 @@ import { invalidArgument } from '../../lib/errors.js'
 import { parseBytes, parseDuration } from '../../lib/units.js'
 import { schedulerNames, schedulers, type SchedulerName } from '../schedulers/policies.js'
 import type { Scheduler } from '../schedulers/scheduler.js'
+import {
+  refuseSlurmOptions,
+  resolveSlurmConfig,
+  type SlurmConfig,
+  type SlurmOptions,
+} from '../sources/slurm/options.js'
+import { sourceNames, type SourceName } from '../sources/source.js'
 
-export interface ResourceManagerOptions extends SecurityOptions {
+export interface ResourceManagerOptions extends SecurityOptions, SlurmOptions {
   /** Address to listen on; anything but loopback needs keys and TLS. Default 127.0.0.1. */
   host?: string
   /** 0 takes a free one. Default 7070. */
@@ -27,6 +34,9 @@ export interface ResourceManagerOptions extends SecurityOptions {
   scheduler?: SchedulerName
   /** Authorities (PEM) of the nodes: a node then has to show a certificate of its name, too. */
   nodeCa?: string
+  /** Where nodes come from: `static` are those that register by themselves, `slurm` also harvests what a
+   * batch system leaves idle. Default static. */
+  source?: SourceName
   logLevel?: LogLevel
   /** Instead of a logger of its own at `logLevel`. */
   logger?: Logger
@@ -41,6 +51,8 @@ export interface Config {
   maxLeaseMs: number
   minFreeBytes: number
   scheduler: Scheduler
+  /** Of the source of nodes, unless that is static. */
+  slurm: SlurmConfig | undefined
 }
 
 const weekMs = 7 * 24 * 3600 * 1000
@@ -78,6 +90,7 @@ export function resolveConfig(options: ResourceManagerOptions): Config {
     maxLeaseMs: duration('maxLeaseMs', options.maxLeaseMs ?? weekMs, 1000, weekMs),
     minFreeBytes: parseBytes(options.minFreeBytes ?? '64MiB', 'minFreeBytes'),
     scheduler: schedulers[schedulerName(options.scheduler ?? 'first-fit')],
+    slurm: slurmConfig(options),
   }
 }
 
@@ -85,6 +98,16 @@ export function resolveConfig(options: ResourceManagerOptions): Config {
 function schedulerName(name: string): SchedulerName {
   if (schedulerNames.includes(name as SchedulerName)) return name as SchedulerName
   throw invalidArgument('scheduler', name, `one of ${schedulerNames.join(', ')}`)
+}
+
+function slurmConfig(options: ResourceManagerOptions): SlurmConfig | undefined {
+  const source = options.source ?? 'static'
+  if (!sourceNames.includes(source)) {
+    throw invalidArgument('source', source, `one of ${sourceNames.join(', ')}`)
+  }
+  if (source === 'slurm') return resolveSlurmConfig(options)
+  refuseSlurmOptions(options)
+  return undefined
 }
 
 function duration(field: string, value: number | string, minimum: number, maximum: number): number {

@@ -105,6 +105,7 @@ export class Granting {
     const epoch = this.#state.nextEpoch()
     const nowMs = this.#state.clock.now()
     const parts = placement.map(({ node, cores, memoryBytes }, part): LeaseRecord => {
+      const job = this.#state.nodes.get(node)?.job
       return {
         id: partId(id, part, placement.length),
         lease: id,
@@ -117,6 +118,7 @@ export class Granting {
         epoch,
         grantedAtMs: nowMs,
         expiresAtMs: nowMs + request.durationMs,
+        ...(job !== undefined && { job }),
         ...(request.requestId === undefined ? {} : { requestId: request.requestId }),
       }
     })

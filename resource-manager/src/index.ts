@@ -1,19 +1,24 @@
 // The resource manager as a library: `rfaas up` and the tests start it in their own process.
+import type { Registry } from 'prom-client'
 import { SteadyClock } from '../../lib/control/clock.js'
 import { createFolder } from '../../lib/control/folder.js'
-import { createLogger } from '../../lib/control/log.js'
+import { createLogger, type Logger } from '../../lib/control/log.js'
+import { openPrincipal } from '../../lib/control/principal.js'
+import type { HarvestInfo } from '../../lib/control/schemas.js'
 import { createServer } from '../../lib/control/server.js'
 import { serverSecurity } from '../../lib/control/security.js'
 import type { RfaasError } from '../../lib/errors.js'
 import { checkLmdbStore } from '../stores/lmdb-check.js'
 import { lmdbStorePath, openLmdbStore } from '../stores/lmdb.js'
+import { SlurmSource } from '../sources/slurm/slurm.js'
+import type { NodeSource } from '../sources/source.js'
 import type { Snapshot, Store } from '../stores/store.js'
 import { routeAccess } from './access.js'
-import { resolveConfig, type ResourceManagerOptions } from './config.js'
+import { resolveConfig, type Config, type ResourceManagerOptions } from './config.js'
 import { loadSigningKeys } from './keys.js'
 import { Manager } from './manager.js'
 import { createMetrics } from './metrics.js'
-import { addLeaseRoutes, addNodeRoutes } from './server.js'
+import { addHarvestRoute, addLeaseRoutes, addNodeRoutes } from './server.js'
 
 export type { ResourceManagerOptions } from './config.js'
 
@@ -64,18 +69,22 @@ export async function startResourceManager(
       nodeTimeoutMs,
       maxLeaseMs,
     })
+    let source: NodeSource | undefined
     try {
       const server = await createServer({
         title: 'rfaas resource manager',
         logger,
         assertHealthy: () => opened.assertWritable(),
+        warnings: () => source?.warnings ?? [],
         ...security,
       })
       const { principalOf } = server.door
       server.door.guard(server.app, routeAccess)
       addLeaseRoutes(server, manager, createMetrics(server.registry, manager), principalOf)
       addNodeRoutes(server, manager, { publicKeyPem, heartbeatMs }, principalOf)
+      addHarvestRoute(server, () => source?.info ?? staticSource)
       const url = await server.listen(config.host, config.port)
+      source = startSource(config, { manager, url, registry: server.registry, logger })
       logger.info({ url, dataDir: config.dataDir }, 'resource manager started')
       void opened.failed.then((err) =>
         logger.fatal({ err }, 'resource manager serves no more changes'),
@@ -83,6 +92,7 @@ export async function startResourceManager(
       let closing: Promise<void> | undefined
       const close = async (): Promise<void> => {
         manager.refuseWaiting()
+        await source?.close()
         await server.close()
         manager.stop()
         await opened.close()
@@ -94,6 +104,31 @@ export async function startResourceManager(
       throw error
     }
   }
+}
+
+const staticSource: HarvestInfo = {
+  source: 'static',
+  state: 'ok',
+  warnings: [],
+  nodes: [],
+  jobs: [],
+  planned: [],
+}
+
+function startSource(
+  { slurm }: Config,
+  { manager, url, ...rest }: { manager: Manager; url: string; registry: Registry; logger: Logger },
+): NodeSource | undefined {
+  if (slurm === undefined) return undefined
+  return new SlurmSource({
+    config: slurm,
+    resourceManager: slurm.url ?? url,
+    nodes: {
+      list: () => manager.nodes(),
+      remove: (name) => manager.maintenance.remove(openPrincipal, name),
+    },
+    ...rest,
+  })
 }
 
 /** As long as a lease holds cores, time goes on as it did: the wall clock may have been set since. */

@@ -26,6 +26,7 @@ export function ledgerEntry(
     part,
     tenant,
     node,
+    ...(record.job !== undefined && { job: record.job }),
     cores,
     memoryBytes,
     leaseMs,

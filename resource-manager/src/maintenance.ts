@@ -60,7 +60,8 @@ export class Maintenance {
     })
     this.#granting.serve()
     await change
-    this.#logger.warn({ node: name, leases: closing.length }, 'node removed')
+    const level = closing.length > 0 ? 'warn' : 'info'
+    this.#logger[level]({ node: name, leases: closing.length }, 'node removed')
     for (const { lease } of closing) {
       this.#state.nodes.tell(name, 'end', { lease: lease.id, reason: 'lost' })
     }

@@ -12,6 +12,7 @@ import type {
   LeaseRequest,
   NodeHeartbeat,
   NodeInfo,
+  NodeLeaving,
   NodeRegistration,
   NodeWelcome,
   RevokingEvent,
@@ -217,6 +218,23 @@ export class Manager {
       throw notFound('name', `node ${name} is not registered, or was lost: register it`)
     }
     return this.#ordersFor(name, leases)
+  }
+
+  /** The node ends: nothing new is granted on it, and its leases are taken back with this notice.
+   * Without notice it has ended; what it could not confirm it will when it is back. */
+  async leave(principal: Principal, name: string, leaving: NodeLeaving): Promise<void> {
+    requireNode(principal, name)
+    this.#tick()
+    this.#requireKnown(name)
+    const { hostId, noticeMs } = leaving
+    // Another host has taken over the name meanwhile.
+    if (this.#nodes.get(name)?.hostId !== hostId) return
+    this.#nodes.leave(name, noticeMs > 0)
+    this.#logger.info({ node: name, noticeMs }, noticeMs > 0 ? 'node leaves' : 'node has left')
+    // Who waited for this node may have another one now.
+    this.#granting.serve()
+    if (noticeMs === 0) return
+    await this.#state.revoke(this.#nodes.holding(name), noticeMs)
   }
 
   attach(principal: Principal, name: string, open: () => EventStream): void {

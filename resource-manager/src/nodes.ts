@@ -16,6 +16,8 @@ class Node implements Candidate {
   record: NodeRecord
   readonly order: number
   up = false
+  /** It has said that it will end: until it registers anew. */
+  leaving = false
   lastHeardMs = 0
   stream: EventStream | undefined
   /** Parts that hold cores here, by id. */
@@ -39,7 +41,7 @@ class Node implements Candidate {
 
   /** Something can be granted on it. */
   get lends(): boolean {
-    return this.up && this.record.draining !== true
+    return this.up && !this.leaving && this.record.draining !== true
   }
 
   get freeMemoryBytes(): number {
@@ -140,6 +142,7 @@ export class NodeTable {
     if (registered) {
       node.expected = undefined
       node.up = true
+      node.leaving = false
       this.#hear(node, record.lastSeenMs)
     } else if (record.removed === true) {
       node.up = false
@@ -177,6 +180,16 @@ export class NodeTable {
     if (node === undefined || !node.up) return false
     this.#hear(node, nowMs)
     return true
+  }
+
+  /** The node is about to end, or has ended: nothing is granted on it until it registers anew. */
+  leave(name: string, up: boolean): void {
+    const node = this.#nodes.get(name)
+    if (node === undefined) return
+    node.leaving = true
+    node.up &&= up
+    if (!node.up) this.#silence.delete(name)
+    this.#offer(node)
   }
 
   /** Names of the nodes that fell silent since the last call. */
@@ -250,13 +263,14 @@ export class NodeTable {
         name: record.name,
         url: record.url,
         state: up ? 'up' : 'lost',
-        draining: record.draining === true,
+        draining: record.draining === true || node.leaving,
         cores: record.cores.length,
         freeCores: freeCores.length,
         memoryBytes: record.memoryBytes,
         freeMemoryBytes,
         providers: record.providers,
         hostId: record.hostId,
+        ...(record.job !== undefined && { job: record.job }),
         ...(node.switch !== undefined && { switch: node.switch }),
         ...(idleUntilMs !== undefined && { idleUntil: new Date(idleUntilMs).toISOString() }),
         lastSeen: new Date(Math.max(lastHeardMs, record.lastSeenMs)).toISOString(),

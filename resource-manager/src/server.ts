@@ -4,6 +4,7 @@ import { Type } from 'typebox'
 import type { Principal } from '../../lib/control/principal.js'
 import {
   DrainRequest,
+  HarvestInfo,
   HeartbeatReply,
   LeaseClosed,
   LeaseGrant,
@@ -11,6 +12,7 @@ import {
   LeaseList,
   LeaseRequest,
   NodeHeartbeat,
+  NodeLeaving,
   NodeList,
   NodeRegistration,
   NodeWelcome,
@@ -245,6 +247,21 @@ export function addNodeRoutes(
     },
     (request) => manager.heartbeat(principalOf(request), request.params.name, request.body),
   )
+  app.post(
+    '/v1/nodes/:name/leave',
+    {
+      schema: {
+        summary: 'The node ends: its leases have notice, or without notice, it has ended',
+        params: NodePath,
+        body: NodeLeaving,
+        response: Done,
+      },
+    },
+    async (request, reply) => {
+      await manager.leave(principalOf(request), request.params.name, request.body)
+      return reply.status(204).send(null)
+    },
+  )
   app.get(
     '/v1/nodes/:name/events',
     {
@@ -289,5 +306,19 @@ export function addNodeRoutes(
       )
       return reply.status(204).send(null)
     },
+  )
+}
+
+/** `info`: what the source of nodes sees and does now. */
+export function addHarvestRoute({ app }: ControlServer, info: () => HarvestInfo): void {
+  app.get(
+    '/v1/harvest',
+    {
+      schema: {
+        summary: 'What the batch system runs, what it leaves idle, and what is harvested',
+        response: { 200: HarvestInfo },
+      },
+    },
+    info,
   )
 }

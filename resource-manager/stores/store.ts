@@ -40,6 +40,8 @@ export const LeaseRecord = Type.Object(
     revokeAtMs: Type.Optional(time),
     /** When it was over for the client. */
     endedAtMs: Type.Optional(time),
+    /** The batch job that its node was when it was granted. */
+    job: Type.Optional(identifier),
     /** The client's own name for its request. */
     requestId: Type.Optional(Type.String({ minLength: 1 })),
   },
@@ -59,6 +61,8 @@ export const NodeRecord = Type.Object(
     hostId: Type.String({ minLength: 1 }),
     switch: Type.Optional(identifier),
     idleUntilMs: Type.Optional(time),
+    /** The batch job that it is. */
+    job: Type.Optional(identifier),
     /** Of its newest registration. */
     sequence: time,
     lastSeenMs: time,
@@ -80,6 +84,8 @@ export const LedgerEntry = Type.Object(
     part: Type.Integer({ minimum: 0, maximum: 1023 }),
     tenant: identifier,
     node: identifier,
+    /** The batch job that its node was: what the batch system has charged it for. */
+    job: Type.Optional(identifier),
     cores,
     memoryBytes: time,
     /** From its grant to its end: what the tenant had the cores and the memory for. */

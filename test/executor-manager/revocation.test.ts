@@ -84,3 +84,29 @@ describe('a lease that is being revoked', () => {
     })
   })
 })
+
+describe('a node that is told to end', () => {
+  it('gives its leases notice, which end with their last running call', async () => {
+    const script = await scriptManager()
+    const node = await startNode(script.url, { noticeMs: 3_600_000 })
+    const token = script.token()
+    const heard = listen(node.url, 'l-1', token)
+    await startExecutor(node.url, token, functions)
+    const closed = node.close()
+    const notice = await heard.next<LeaseRevokingEvent>('lease-revoking')
+    expect(notice).toMatchObject({ reason: 'its node is wanted back' })
+    expect(await heard.next('lease-ended')).toEqual({ reason: 'revoked' })
+    await closed
+    expect(script.closed[0]?.lease).toBe('l-1')
+    expect(script.leaving).toEqual([expect.any(Number), 0])
+    expect(script.leaving[0]).toBeGreaterThan(3_000_000)
+    expect(childrenOf(process.pid)).toEqual([])
+  })
+
+  it('says that it is gone', async () => {
+    const script = await scriptManager()
+    const node = await startNode(script.url)
+    await node.close()
+    expect(script.leaving).toEqual([0])
+  })
+})

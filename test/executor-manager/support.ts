@@ -110,6 +110,8 @@ export interface ScriptedManager {
   heartbeats: string[][]
   closed: { lease: string; used: LeaseClosed }[]
   active: string[]
+  /** The notices with which the node said that it ends. */
+  leaving: number[]
   /** Answered to registrations: the highest epoch, and the leases that are live on the node. */
   epoch: number
   live: string[]
@@ -139,6 +141,7 @@ export async function scriptManager(
     heartbeats: [],
     closed: [],
     active: [],
+    leaving: [],
     epoch: 0,
     live: [],
     end: [],
@@ -168,6 +171,10 @@ export async function scriptManager(
     manager.heartbeats.push((call.body as { leases: string[] }).leases)
     const { end, revoking, aheadMs } = manager
     return { nowMs: Date.now() + aheadMs, end, revoking }
+  })
+  app.post('/v1/nodes/:name/leave', async (call, reply) => {
+    manager.leaving.push((call.body as { noticeMs: number }).noticeMs)
+    return reply.status(204).send(null)
   })
   app.get('/v1/nodes/:name/events', (_call, reply) => {
     manager.streams.push(server.eventStream(reply))

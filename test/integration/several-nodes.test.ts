@@ -202,6 +202,28 @@ describe('a lease over two nodes', () => {
     await expect.poll(freeCores, { timeout: 5000 }).toBe(2)
   })
 
+  test('that is taken back on one node goes on on the other', async () => {
+    await using lease = await cluster.client.lease(twoCores)
+    const functions = await lease.deploy(nativePackage(), deployOptions)
+    const heard: string[] = []
+    lease.on('revoking', () => heard.push('revoking')).on('ended', () => heard.push('ended'))
+    const revoking = once(lease, 'partRevoking')
+    const lost = once(lease, 'partLost')
+    const drain = `${cluster.url}/v1/nodes/node-1/drain`
+    await request(drain, { method: 'POST', body: { noticeMs: 2000 } })
+    expect((await revoking).slice(0, 1)).toEqual(['node-1'])
+    for (let i = 0; i < 20; i += 1) {
+      expect(await functions.invoke('echo', bytes(i))).toEqual(bytes(i))
+    }
+    const another = await lease.deploy(nativePackage(), deployOptions)
+    expect(another.workers).toBe(1)
+    await lease.renew()
+    expect(await lost).toEqual(['node-1', 'revoked'])
+    expect(await functions.invoke('echo', bytes(1))).toEqual(bytes(1))
+    expect(heard).toEqual([])
+    await request(`${cluster.url}/v1/nodes/node-1/undrain`, { method: 'POST' })
+  })
+
   test('that is taken back and released ends before its notice does', async () => {
     const lease = await cluster.client.lease(twoCores)
     await lease.deploy(nativePackage(), deployOptions)

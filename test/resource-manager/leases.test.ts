@@ -314,6 +314,7 @@ describe('metrics', () => {
       'delete /v1/nodes/{name}',
       'get /healthz',
       'get /metrics',
+      'get /v1/harvest',
       'get /v1/leases',
       'get /v1/leases/{id}',
       'get /v1/nodes',
@@ -328,6 +329,7 @@ describe('metrics', () => {
       'post /v1/nodes/{name}/heartbeat',
       'post /v1/nodes/{name}/leases/{id}/active',
       'post /v1/nodes/{name}/leases/{id}/closed',
+      'post /v1/nodes/{name}/leave',
       'post /v1/nodes/{name}/undrain',
     ])
   })

@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterEach, describe, expect, it } from 'vitest'
-import { events } from '../../lib/control/http.js'
+import { events, request } from '../../lib/control/http.js'
+import { UsageEntries } from '../../lib/control/schemas.js'
 import {
   cleanUp,
   grant,
@@ -150,6 +151,41 @@ describe('a node', () => {
     await release(url, granted.id)
     node.listen()
     await expect.poll(() => node.ends).toEqual([{ lease: granted.id, reason: 'released' }])
+  })
+
+  it('that is about to end is granted nothing more, and its leases are taken back', async () => {
+    const { url } = await startManager()
+    const node = await registeredNode(url, { job: '4711' })
+    const { lease: granted } = await grant(url)
+    await node.active(granted.id)
+    await node.leave(60_000)
+    expect((await lease(url, granted.id)).state).toBe('revoking')
+    expect(await nodeInfo(url, 'node-a')).toMatchObject({
+      state: 'up',
+      draining: true,
+      job: '4711',
+    })
+    await expect(grant(url)).rejects.toThrow(/no node lends, 1 draining/)
+    expect(await node.heartbeat([granted.id])).toEqual([])
+    await node.closed(granted.id, 5, 1)
+    await node.leave(0)
+    expect(await nodeInfo(url, 'node-a')).toMatchObject({ state: 'lost' })
+    await expect(node.heartbeat()).rejects.toThrow(notFound)
+    const { entries } = await request(`${url}/v1/usage/entries`, { schema: UsageEntries })
+    expect(entries).toMatchObject([{ id: granted.id, job: '4711', reason: 'revoked' }])
+    // It is a new job now.
+    await node.register({ job: '4712' })
+    expect(await nodeInfo(url, 'node-a')).toMatchObject({ draining: false, job: '4712' })
+    expect((await grant(url)).part.cores).toHaveLength(1)
+  })
+
+  it('does not end for another host that had its name before', async () => {
+    const { url } = await startManager(quick)
+    const first = await registeredNode(url)
+    await expect.poll(async () => (await nodeInfo(url, 'node-a'))?.state).toBe('lost')
+    await registeredNode(url, { hostId: 'host-b' })
+    await first.leave(0)
+    expect((await nodeInfo(url, 'node-a'))?.state).toBe('up')
   })
 
   it('has to end what it runs without a live lease', async () => {

@@ -140,6 +140,11 @@ export class NodeClient {
     return reply.end
   }
 
+  leave(noticeMs: number): Promise<void> {
+    const body = { hostId: this.registration.hostId, noticeMs }
+    return request(`${this.#path}/leave`, { method: 'POST', body })
+  }
+
   active(id: string): Promise<void> {
     return request(`${this.#path}/leases/${id}/active`, { method: 'POST' })
   }

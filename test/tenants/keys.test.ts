@@ -168,6 +168,13 @@ describe('a node', () => {
       expect(await status('POST', path, other, body)).toBe(403)
     }
   })
+
+  it('acts for further nodes of its host, which have its name and a number', async () => {
+    await register(node, 'node-a_2')
+    for (const name of ['node-a2', 'node-a_', 'node-a_x', 'node-a_2_', 'node-aa_2']) {
+      await expect(register(node, name)).rejects.toThrow(failure('ERR_RFAAS_FORBIDDEN', /node-a/))
+    }
+  })
 })
 
 describe('a key', () => {

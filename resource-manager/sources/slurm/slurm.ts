@@ -1,0 +1,299 @@
+// Slurm as a source of nodes: harvest jobs, which any other job preempts, run executor managers where
+// something is idle. Slurm is asked at an interval; between two looks the executor managers themselves
+// say what happens, because Slurm signals them directly. When Slurm gives no answer that makes sense,
+// nothing is started and nothing is given back: what runs goes on.
+import { userInfo } from 'node:os'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Registry } from 'prom-client'
+import type { HarvestInfo, HarvestJobInfo } from '../../../lib/control/schemas.js'
+import type { Logger } from '../../../lib/control/log.js'
+import type { ManagedNodes, NodeSource } from '../source.js'
+import { BatchSystem } from './batch-system.js'
+import { jobScript } from './job-script.js'
+import { createSlurmMetrics, type SlurmMetrics } from './metrics.js'
+import {
+  commentOf,
+  instant,
+  jobName,
+  observe,
+  type Observation,
+  type OwnJob,
+} from './observation.js'
+import type { SlurmConfig } from './options.js'
+import { plan, type NewJob, type Plan } from './planning.js'
+
+const commandTimeoutMs = 15_000
+// Beyond the notice, for the executor manager to end: it has to be gone before Slurm kills it.
+const endSeconds = 5
+// A job that does not start at once would start when something else is idle than it was made for.
+const startWithinMs = 20_000
+const registerWithinMs = 60_000
+// A node whose jobs fail is left alone for longer and longer.
+const backoffMs = { first: 10_000, most: 600_000 }
+// More is for the next look: Slurm has others to serve.
+const mostStartsAtOnce = 256
+
+export interface SlurmSourceOptions {
+  config: SlurmConfig
+  nodes: ManagedNodes
+  /** URL under which nodes reach the resource manager. */
+  resourceManager: string
+  registry: Registry
+  logger: Logger
+}
+
+export class SlurmSource implements NodeSource {
+  readonly #options: SlurmSourceOptions
+  readonly #batch: BatchSystem
+  readonly #metrics: SlurmMetrics
+  readonly #logger: Logger
+  readonly #stop = new AbortController()
+  readonly #looking: Promise<void>
+  #seen: { observation: Observation; at: string } | undefined
+  #failure: string | undefined
+  /** What is wrong with how Slurm is set up. */
+  #faults: string[] | undefined
+  readonly #idleSince = new Map<string, number>()
+  /** Of jobs: when they were first seen, and in which state. */
+  readonly #since = new Map<number, { state: string; atMs: number; told: boolean }>()
+  readonly #failures = new Map<string, { count: number; untilMs: number }>()
+
+  constructor(options: SlurmSourceOptions) {
+    this.#options = options
+    this.#logger = options.logger
+    this.#batch = new BatchSystem({ timeoutMs: commandTimeoutMs, signal: this.#stop.signal })
+    this.#metrics = createSlurmMetrics(options.registry, () => this.info)
+    this.#looking = this.#look()
+  }
+
+  get info(): HarvestInfo {
+    const { observation, at } = this.#seen ?? {}
+    const state = this.#seen === undefined ? 'starting' : 'ok'
+    return {
+      source: 'slurm',
+      state: this.#failure === undefined ? state : 'failing',
+      ...(this.#failure !== undefined && { reason: this.#failure }),
+      warnings: this.#faults ?? [],
+      ...(at !== undefined && { seenAt: at }),
+      nodes: observation?.shown ?? [],
+      jobs: (observation?.jobs ?? []).flatMap((job) => (job.over ? [] : [jobInfo(job)])),
+      planned: observation?.planned ?? [],
+    }
+  }
+
+  get warnings(): readonly string[] {
+    const warnings: string[] = []
+    if (this.#failure !== undefined) {
+      warnings.push('Slurm gives no answer that makes sense: leases go on, nothing is harvested')
+    }
+    if ((this.#faults ?? []).length > 0) warnings.push('Slurm is not set up for harvesting')
+    return warnings
+  }
+
+  async close(): Promise<void> {
+    this.#stop.abort()
+    await this.#looking
+  }
+
+  async #look(): Promise<void> {
+    const { signal } = this.#stop
+    const { pollMs } = this.#options.config
+    while (!signal.aborted) {
+      const began = performance.now()
+      await this.#lookOnce()
+      const restMs = Math.max(0, pollMs - (performance.now() - began))
+      await sleep(restMs, undefined, { signal, ref: false }).catch(() => undefined)
+    }
+  }
+
+  async #lookOnce(): Promise<void> {
+    let observation: Observation
+    try {
+      const { partition } = this.#options.config
+      const { resourceManager } = this.#options
+      this.#faults ??= await this.#findFaults()
+      const [nodes, jobs] = await Promise.all([this.#batch.nodes(), this.#batch.jobs()])
+      const mine = { user: userInfo().username, partition, resourceManager }
+      observation = observe({ nodes, jobs }, mine)
+    } catch (error) {
+      if (!this.#stop.signal.aborted) this.#failed(messageOf(error))
+      return
+    }
+    this.#metrics.polls.inc({ outcome: 'ok' })
+    if (this.#failure !== undefined) this.#logger.info('Slurm answers again')
+    this.#failure = undefined
+    this.#seen = { observation, at: new Date().toISOString() }
+    const active = this.#follow(observation)
+    this.#watchIdle(observation)
+    await this.#carryOut(this.#plan(observation, active))
+  }
+
+  #failed(reason: string): void {
+    this.#metrics.polls.inc({ outcome: 'failed' })
+    if (this.#failure !== reason) {
+      this.#logger.error({ reason }, 'Slurm gives no answer that makes sense: leases go on')
+    }
+    this.#failure = reason
+  }
+
+  /** Set up otherwise it would kill executor managers without notice. */
+  async #findFaults(): Promise<string[]> {
+    const { partition, noticeMs } = this.#options.config
+    const [config, ours] = await Promise.all([
+      this.#batch.show('config'),
+      this.#batch.show('partition', partition),
+    ])
+    const faults: string[] = []
+    if (!(config.get('SlurmctldParameters') ?? '').includes('preempt_send_user_signal')) {
+      faults.push('SlurmctldParameters has no preempt_send_user_signal: leases get no notice')
+    }
+    if (ours.get('PreemptMode') !== 'CANCEL') {
+      faults.push(`PreemptMode of partition ${partition} is ${ours.get('PreemptMode')}, not CANCEL`)
+    }
+    const graceSeconds = Number(ours.get('GraceTime'))
+    if (!(graceSeconds * 1000 >= noticeMs + endSeconds * 1000)) {
+      faults.push(
+        `GraceTime of partition ${partition} is ${graceSeconds} s: Slurm kills before the notice of ${noticeMs} ms and ${endSeconds} s to end are over`,
+      )
+    }
+    for (const fault of faults) this.#logger.warn({ fault }, 'Slurm is not set up for harvesting')
+    return faults
+  }
+
+  /** What became of our jobs; those that wait or run. */
+  #follow({ jobs }: Observation): OwnJob[] {
+    const nowMs = performance.now()
+    const known = new Set(jobs.map(({ id }) => id))
+    for (const id of this.#since.keys()) if (!known.has(id)) this.#since.delete(id)
+    const nodes = new Map(this.#options.nodes.list().map((node) => [node.name, node]))
+    for (const job of jobs) {
+      const { id, node, batchNode, slurm } = job
+      const before = this.#since.get(id)
+      if (before?.state !== slurm.job_state) {
+        this.#since.set(id, { state: slurm.job_state, atMs: nowMs, told: false })
+        // One that was over when we began is history.
+        if (before !== undefined && job.over) this.#ended(job)
+      }
+      const registered = nodes.get(node)
+      if (job.over && registered?.job === `${id}` && registered.state === 'lost') {
+        // Slurm has the last word about its processes; the node itself cannot confirm anything more.
+        this.#options.nodes.remove(node).catch((error: unknown) => {
+          this.#logger.error({ err: error, node }, 'a node that is gone could not be removed')
+        })
+      }
+      const since = this.#since.get(id)!
+      const late = job.state === 'running' && nowMs - since.atMs > registerWithinMs
+      if (late && !since.told && registered?.job !== `${id}`) {
+        since.told = true
+        const log = this.#options.config.log
+        this.#logger.warn({ job: id, node, batchNode, log }, 'the job runs, but no node of it came')
+      }
+    }
+    return jobs.filter(({ over }) => !over)
+  }
+
+  #ended({ id, node, batchNode, slurm }: OwnJob): void {
+    const { job_state: state, state_reason: reason } = slurm
+    this.#metrics.jobsEnded.inc({ state: state.toLowerCase() })
+    const fields = { job: id, node, batchNode, state }
+    if (state !== 'FAILED' && state !== 'BOOT_FAIL' && state !== 'OUT_OF_MEMORY') {
+      this.#failures.delete(batchNode)
+      this.#logger.info(fields, 'harvest job ended')
+      return
+    }
+    const count = (this.#failures.get(batchNode)?.count ?? 0) + 1
+    const pauseMs = Math.min(backoffMs.most, backoffMs.first * 2 ** (count - 1))
+    this.#failures.set(batchNode, { count, untilMs: performance.now() + pauseMs })
+    const { log } = this.#options.config
+    this.#logger.warn({ ...fields, reason, pauseMs, log }, 'harvest job failed')
+  }
+
+  #watchIdle({ nodes }: Observation): void {
+    const nowMs = performance.now()
+    for (const { name, usable, cores, allocatedCores } of nodes) {
+      if (!usable || allocatedCores >= cores) this.#idleSince.delete(name)
+      else if (!this.#idleSince.has(name)) this.#idleSince.set(name, nowMs)
+    }
+  }
+
+  #plan({ nodes }: Observation, active: readonly OwnJob[]): Plan {
+    const { config } = this.#options
+    const nowMs = performance.now()
+    const up = new Set(
+      this.#options.nodes.list().flatMap(({ name, state }) => (state === 'up' ? [name] : [])),
+    )
+    return plan(nodes, active, config, {
+      free: (node) => !up.has(node),
+      ready: (batchNode) =>
+        nowMs >= (this.#failures.get(batchNode)?.untilMs ?? 0) &&
+        nowMs - (this.#idleSince.get(batchNode) ?? nowMs) >= config.minIdleMs,
+    })
+  }
+
+  async #carryOut({ start, giveBack }: Plan): Promise<void> {
+    for (const job of start.slice(0, mostStartsAtOnce)) await this.#order(() => this.#start(job))
+    for (const { id, node, cores, state } of giveBack) {
+      await this.#order(async () => {
+        await (state === 'pending' ? this.#batch.withdraw(id) : this.#batch.end(id))
+        this.#logger.info({ job: id, node, cores }, 'harvest job is given back')
+      })
+    }
+    const nowMs = performance.now()
+    for (const job of this.#seen?.observation.jobs ?? []) {
+      const since = this.#since.get(job.id)
+      if (job.state !== 'pending' || nowMs - (since?.atMs ?? nowMs) < startWithinMs) continue
+      await this.#order(() => this.#batch.withdraw(job.id))
+    }
+  }
+
+  async #start(job: NewJob): Promise<void> {
+    const { config, resourceManager } = this.#options
+    const { batchNode, node, cores, memoryMiB } = job
+    const id = await this.#batch.submit({
+      partition: config.partition,
+      account: config.account,
+      qos: config.qos,
+      name: jobName,
+      comment: commentOf(resourceManager, node),
+      node: batchNode.name,
+      cores,
+      memoryMiB,
+      timeLimitMs: config.timeLimitMs,
+      signalSeconds: Math.ceil(config.noticeMs / 1000) + endSeconds,
+      log: config.log,
+      script: jobScript(job, resourceManager, config),
+    })
+    this.#since.set(id, { state: '', atMs: performance.now(), told: false })
+    this.#logger.info({ job: id, node, cores, memoryMiB }, 'harvest job submitted')
+  }
+
+  /** What Slurm does not do now is decided anew at the next look. */
+  async #order(what: () => Promise<void>): Promise<void> {
+    if (this.#stop.signal.aborted) return
+    try {
+      await what()
+    } catch (error) {
+      if (this.#stop.signal.aborted) return
+      this.#metrics.refused.inc()
+      this.#logger.warn({ reason: messageOf(error) }, 'Slurm did not do what it was asked for')
+    }
+  }
+}
+
+function jobInfo({ id, node, cores, slurm }: OwnJob): HarvestJobInfo {
+  const { job_state, start_time, preempt_time, memory_per_node } = slurm
+  const started = start_time > 0 && job_state !== 'PENDING'
+  return {
+    id: `${id}`,
+    state: job_state.toLowerCase(),
+    node,
+    cores,
+    memoryBytes: (memory_per_node ?? 0) * 2 ** 20,
+    ...(started && { startedAt: instant(start_time) }),
+    ...(preempt_time > 0 && { preemptedAt: instant(preempt_time) }),
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}

@@ -1,0 +1,254 @@
+// A real Slurm of this machine: slurmctld and a slurmd for each node, in a folder and on ports of their
+// own. Nodes are virtual: all on this host, each with some cores of it.
+import { execFile, spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { hostname, tmpdir, userInfo } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { promisify } from 'node:util'
+
+const commandTimeoutMs = 20_000
+const endWithinMs = 10_000
+
+export interface BatchNodeOptions {
+  name: string
+  cores: number
+  memoryMiB: number
+}
+
+export interface BatchJob {
+  job_id: number
+  job_state: string
+  name: string
+  partition: string
+  nodes: string
+  cpus: number
+  start_time: number
+  end_time: number
+  preempt_time: number
+}
+
+export class BatchCluster {
+  readonly folder: string
+  readonly #daemons = new Map<string, ChildProcess>()
+
+  private constructor(folder: string) {
+    this.folder = folder
+  }
+
+  /** `graceSeconds`: between Slurm's notice to a harvest job and its end. Resolves when all are idle. */
+  static async start(
+    nodes: readonly BatchNodeOptions[],
+    { graceSeconds = 60 } = {},
+  ): Promise<BatchCluster> {
+    const cluster = new BatchCluster(mkdtempSync(join(tmpdir(), 'rfaas-slurm-')))
+    try {
+      for (const folder of ['state', 'spool', 'run', 'log']) mkdirSync(join(cluster.folder, folder))
+      const text = await configuration(cluster.folder, nodes, graceSeconds)
+      writeFileSync(cluster.configuration, text)
+      // Nothing is constrained by it, and slurmd starts whatever is mounted on /sys/fs/cgroup.
+      writeFileSync(join(cluster.folder, 'cgroup.conf'), 'CgroupPlugin=cgroup/v1\n')
+      cluster.startController()
+      for (const { name } of nodes) cluster.#start(name, 'slurmd', ['-N', name])
+      await cluster.eventually('every node is idle', async () => {
+        const states = (await cluster.run('sinfo', ['-hN', '-p', 'batch', '-o', '%T'])).split('\n')
+        return states.filter((state) => state === 'idle').length === nodes.length
+      })
+      return cluster
+    } catch (error) {
+      await cluster.stop()
+      throw error
+    }
+  }
+
+  get configuration(): string {
+    return join(this.folder, 'slurm.conf')
+  }
+
+  /** What whoever talks to it needs in its environment. */
+  get env(): Record<string, string> {
+    return { SLURM_CONF: this.configuration }
+  }
+
+  startController(): void {
+    this.#start('slurmctld', 'slurmctld', [])
+  }
+
+  /** As a crash does. */
+  async killController(): Promise<void> {
+    await this.#end('slurmctld', 'SIGKILL')
+  }
+
+  /** What a command of Slurm prints. */
+  async run(program: string, args: readonly string[]): Promise<string> {
+    const { stdout } = await promisify(execFile)(program, args, {
+      env: { ...process.env, ...this.env },
+      timeout: commandTimeoutMs,
+      killSignal: 'SIGKILL',
+    })
+    return stdout.trim()
+  }
+
+  /** A regular job, which preempts; its number. */
+  async submit(script: string, { cores = 1, memoryMiB = 128, node = '' } = {}): Promise<number> {
+    const args = ['--parsable', '-p', 'batch', `-c${cores}`, `--mem=${memoryMiB}M`, '-t', '10']
+    if (node !== '') args.push('-w', node)
+    const output = `--output=${join(this.folder, 'log/job-%j.out')}`
+    return Number(await this.run('sbatch', [...args, output, `--wrap=${script}`]))
+  }
+
+  output(job: number): string {
+    return readFileSync(join(this.folder, `log/job-${job}.out`), 'utf8')
+  }
+
+  async jobs(): Promise<BatchJob[]> {
+    return (JSON.parse(await this.run('squeue', ['--json'])) as { jobs: BatchJob[] }).jobs
+  }
+
+  async job(id: number): Promise<BatchJob> {
+    const job = (await this.jobs()).find(({ job_id }) => job_id === id)
+    if (job === undefined) throw new Error(`Slurm has no job ${id}`)
+    return job
+  }
+
+  /** Those of the resource manager, the first one first. */
+  async harvestJobs(state?: string): Promise<BatchJob[]> {
+    const ours = (await this.jobs()).filter(({ name }) => name === 'rfaas-harvest')
+    return ours.filter(({ job_state }) => state === undefined || job_state === state)
+  }
+
+  /** The logs of its daemons and of the harvest jobs, the ends of them. */
+  get logs(): string {
+    const folder = join(this.folder, 'log')
+    return readdirSync(folder)
+      .map((name) => `── ${name}\n${readFileSync(join(folder, name), 'utf8').slice(-3000)}`)
+      .join('\n')
+  }
+
+  async eventually(what: string, condition: () => Promise<boolean>): Promise<void> {
+    const giveUp = performance.now() + 30_000
+    while (!(await condition().catch(() => false))) {
+      if (performance.now() > giveUp) throw new Error(`not within 30 s: ${what}\n${this.logs}`)
+      await sleep(50)
+    }
+  }
+
+  /** Ends jobs, then daemons; whatever is left of either is killed. Idempotent. */
+  async stop(): Promise<void> {
+    if (this.#daemons.has('slurmctld')) {
+      await this.run('scancel', ['-u', userInfo().username]).catch(() => undefined)
+      // Processes of jobs outlive slurmd.
+      const gone = async (): Promise<boolean> => (await this.run('squeue', ['-h'])) === ''
+      const giveUp = performance.now() + endWithinMs
+      while (performance.now() < giveUp && !(await gone().catch(() => true))) await sleep(50)
+    }
+    const names = [...this.#daemons.keys()].reverse()
+    await Promise.all(names.map((name) => this.#end(name, 'SIGTERM')))
+    for (const pid of this.#left()) process.kill(pid, 'SIGKILL')
+    rmSync(this.folder, { recursive: true, force: true })
+  }
+
+  #start(name: string, program: string, args: readonly string[]): void {
+    const child = spawn(program, ['-D', '-f', this.configuration, ...args], {
+      env: { ...process.env, ...this.env },
+      stdio: 'ignore',
+    })
+    child.on('error', () => undefined) // whoever waits for it says what is missing
+    this.#daemons.set(name, child)
+  }
+
+  async #end(name: string, signal: NodeJS.Signals): Promise<void> {
+    const child = this.#daemons.get(name)
+    this.#daemons.delete(name)
+    if (child?.pid === undefined || child.exitCode !== null || child.signalCode !== null) return
+    const ended = once(child, 'exit')
+    child.kill(signal)
+    const timer = setTimeout(() => child.kill('SIGKILL'), endWithinMs)
+    await ended
+    clearTimeout(timer)
+  }
+
+  /** Processes of jobs, and slurmstepd: nobody else has this configuration in their environment. */
+  #left(): number[] {
+    const mark = `SLURM_CONF=${this.configuration}\0`
+    return readdirSync('/proc').flatMap((entry) => {
+      if (!/^\d+$/.test(entry)) return []
+      try {
+        return readFileSync(`/proc/${entry}/environ`, 'latin1').includes(mark)
+          ? [Number(entry)]
+          : []
+      } catch {
+        return []
+      }
+    })
+  }
+}
+
+async function configuration(
+  folder: string,
+  nodes: readonly BatchNodeOptions[],
+  graceSeconds: number,
+): Promise<string> {
+  const { username } = userInfo()
+  const host = hostname().split('.')[0]
+  const [controllerPort, ...ports] = await freePorts(nodes.length + 1)
+  const names = nodes.map(({ name }) => name).join(',')
+  return `ClusterName=rfaas
+SlurmctldHost=${host}(127.0.0.1)
+SlurmctldPort=${controllerPort}
+SlurmUser=${username}
+SlurmdUser=${username}
+AuthType=auth/none
+CredType=cred/none
+StateSaveLocation=${folder}/state
+SlurmdSpoolDir=${folder}/spool/%n
+SlurmctldPidFile=${folder}/run/slurmctld.pid
+SlurmdPidFile=${folder}/run/slurmd-%n.pid
+SlurmctldLogFile=${folder}/log/slurmctld.log
+SlurmdLogFile=${folder}/log/slurmd-%n.log
+MailProg=/bin/true
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/affinity
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+MpiDefault=none
+SwitchType=switch/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+SchedulerType=sched/backfill
+SchedulerParameters=sched_interval=1,sched_min_interval=0,bf_interval=1,batch_sched_delay=0
+PriorityType=priority/basic
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+SlurmctldParameters=preempt_send_user_signal
+SlurmdParameters=config_overrides
+ReturnToService=2
+SlurmctldTimeout=10
+SlurmdTimeout=10
+KillWait=2
+Waittime=0
+MinJobAge=300
+DefMemPerCPU=128
+${nodes
+  .map(
+    ({ name, cores, memoryMiB }, index) =>
+      `NodeName=${name} NodeHostName=${host} NodeAddr=127.0.0.1 Port=${ports[index]} CPUs=${cores} ` +
+      `Boards=1 SocketsPerBoard=1 CoresPerSocket=${cores} ThreadsPerCore=1 RealMemory=${memoryMiB} ` +
+      `Feature=virtual State=UNKNOWN`,
+  )
+  .join('\n')}
+PartitionName=batch Nodes=${names} Default=YES MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
+PartitionName=faas Nodes=${names} Default=NO MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=CANCEL GraceTime=${graceSeconds}
+`
+}
+
+/** Slurm cannot take port 0: these were free a moment ago. */
+async function freePorts(count: number): Promise<number[]> {
+  const servers = Array.from({ length: count }, () => createServer().listen(0, '127.0.0.1'))
+  await Promise.all(servers.map((server) => once(server, 'listening')))
+  const ports = servers.map((server) => (server.address() as { port: number }).port)
+  await Promise.all(servers.map((server) => once(server.close(), 'close')))
+  return ports
+}
