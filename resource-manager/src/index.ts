@@ -53,7 +53,7 @@ export async function startResourceManager(
   }
 
   async function serve(opened: Store): Promise<RunningResourceManager> {
-    const snapshot = opened.load()
+    const snapshot = await opened.load()
     const clock = startClock(snapshot)
     await opened.commit({ clock: clock.anchor })
     const { privateKey, publicKeyPem } = loadSigningKeys(config.dataDir)

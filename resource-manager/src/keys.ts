@@ -1,4 +1,5 @@
-// The key pair that signs lease tokens: made once, kept in the data directory, readable by its owner.
+// The key pair that signs lease tokens: made once, kept in the data directory, readable by its owner; or
+// in etcd, readable by whoever may read etcd.
 import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypto'
 import {
   closeSync,
@@ -10,7 +11,10 @@ import {
   writeSync,
 } from 'node:fs'
 import { join } from 'node:path'
+import { Type } from 'typebox'
 import { RfaasError } from '../../lib/errors.js'
+import { etcdNames, sharedRecord } from '../stores/etcd.js'
+import type { Etcd } from '../stores/etcd-client.js'
 
 export interface SigningKeys {
   privateKey: KeyObject
@@ -21,9 +25,23 @@ export interface SigningKeys {
 /** Only for who owns the data directory's store: there is no lock of its own. */
 export function loadSigningKeys(dataDir: string): SigningKeys {
   const path = join(dataDir, 'signing-key.pem')
-  const privateKey = read(path) ?? create(path)
+  return pairOf(read(path) ?? create(path))
+}
+
+/** Of all managers that share the store. */
+export async function sharedSigningKeys(etcd: Etcd, prefix: string): Promise<SigningKeys> {
+  const propose = (): string => pemOf(generateKeyPairSync('ed25519').privateKey)
+  const pem = await sharedRecord(etcd, prefix, etcdNames.signingKey, Type.String(), propose)
+  return pairOf(createPrivateKey(pem))
+}
+
+function pairOf(privateKey: KeyObject): SigningKeys {
   const publicKey = createPublicKey(privateKey)
   return { privateKey, publicKeyPem: publicKey.export({ type: 'spki', format: 'pem' }).toString() }
+}
+
+function pemOf(privateKey: KeyObject): string {
+  return privateKey.export({ type: 'pkcs8', format: 'pem' }).toString()
 }
 
 function read(path: string): KeyObject | undefined {
@@ -53,7 +71,7 @@ function create(path: string): KeyObject {
   const partial = `${path}.partial`
   const file = openSync(partial, 'w', 0o600)
   try {
-    writeSync(file, privateKey.export({ type: 'pkcs8', format: 'pem' }).toString())
+    writeSync(file, pemOf(privateKey))
     fsyncSync(file)
   } finally {
     closeSync(file)

@@ -19,8 +19,10 @@ import {
   replaceInSum,
 } from './record.js'
 import {
+  ClockRecord,
   LeaseRecord,
   LedgerEntry,
+  ledgerKey,
   NodeRecord,
   TenantUsage,
   type Changes,
@@ -30,8 +32,6 @@ import {
 } from './store.js'
 
 const Epoch = Type.Integer({ minimum: 0 })
-
-const Anchor = Type.Object({ bootId: Type.String(), offsetMs: Type.Number() })
 
 // Entries that are read between two turns of the event loop.
 const ledgerPage = 500
@@ -87,10 +87,14 @@ class LmdbStore implements Store {
     }
   }
 
-  load(): Snapshot {
+  load(): Promise<Snapshot> {
+    return Promise.resolve().then(() => this.#load())
+  }
+
+  #load(): Snapshot {
     return {
       epoch: this.#read(keys.epoch, Epoch) ?? 0,
-      clock: this.#read(keys.clock, Anchor),
+      clock: this.#read(keys.clock, ClockRecord),
       leases: [...this.#all('lease', LeaseRecord, (lease) => lease.id)],
       nodes: [...this.#all('node', NodeRecord, (node) => node.name)],
       usage: [...this.#all('usage', TenantUsage, ({ tenant }) => tenant)],
@@ -258,11 +262,6 @@ class LmdbStore implements Store {
   #damaged(what: string, cause?: unknown): RfaasError {
     return damagedStore(this.#path, what, cause)
   }
-}
-
-/** Text that sorts like the time that it begins with. */
-function ledgerKey({ closedMs, id }: LedgerPosition): string {
-  return `ledger/${String(closedMs).padStart(16, '0')}/${id}`
 }
 
 function messageOf(error: unknown): string {

@@ -124,10 +124,17 @@ export const TenantUsage = Type.Object(
 )
 export type TenantUsage = Static<typeof TenantUsage>
 
+export const ClockRecord = Type.Object({ bootId: Type.String(), offsetMs: Type.Number() })
+
 /** A place in the ledger, between entries: after all that closed earlier, or then with a smaller id. */
 export interface LedgerPosition {
   closedMs: number
   id: string
+}
+
+/** Under which stores keep an entry: text that sorts like the time that it begins with. */
+export function ledgerKey({ closedMs, id }: LedgerPosition): string {
+  return `ledger/${String(closedMs).padStart(16, '0')}/${id}`
 }
 
 export interface Snapshot {
@@ -151,10 +158,11 @@ export interface Changes {
 }
 
 export interface Store {
-  /** Resolves with the reason when a commit has failed: the store must be opened anew, by a new process. */
+  /** Resolves with the reason when a commit has failed: the store must be opened anew, that of LMDB by a new
+   * process. */
   readonly failed: Promise<RfaasError>
   /** Everything but the ledger, every record checked; a damaged record is an error that names it. */
-  load(): Snapshot
+  load(): Promise<Snapshot>
   /** Throws ERR_RFAAS_UNAVAILABLE when a commit could not succeed now: asked before memory changes,
    * so that a full disk leaves both as they are. */
   assertWritable(): void

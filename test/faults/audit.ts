@@ -46,7 +46,7 @@ export class Audit {
   async #examineStore(folder: string): Promise<void> {
     const store = openLmdbStore(folder, 0)
     try {
-      const snapshot = store.load()
+      const snapshot = await store.load()
       const ledger: LedgerEntry[] = []
       const begin = { closedMs: 0, id: '' }
       for await (const entry of store.ledger(begin, Number.MAX_SAFE_INTEGER)) ledger.push(entry)

@@ -45,7 +45,7 @@ beforeAll(async () => {
   await store.commit({ nodes: [node] })
   // One by one: pages of older transactions and of the list of free ones lie between those in use.
   for (const lease of leases) await store.commit({ leases: [lease], epoch: lease.epoch })
-  whole = store.load()
+  whole = await store.load()
   await store.close()
 })
 
@@ -68,7 +68,7 @@ async function load(dataDir: string): Promise<Snapshot | undefined> {
     await checkLmdbStore(lmdbStorePath(dataDir))
     const store = openLmdbStore(dataDir, 0)
     try {
-      snapshot = store.load()
+      snapshot = await store.load()
     } finally {
       await store.close()
     }

@@ -2,10 +2,15 @@ import { rmSync, mkdtempSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
-import { describe, it } from 'vitest'
+import { afterAll, beforeAll, describe, it } from 'vitest'
+import { SteadyClock } from '../../lib/control/clock.js'
+import { Election, type OwnTerm } from '../../resource-manager/stores/etcd-election.js'
+import { openEtcdStore } from '../../resource-manager/stores/etcd.js'
 import { schedulerNames } from '../../resource-manager/schedulers/policies.js'
 import { openLmdbStore } from '../../resource-manager/stores/lmdb.js'
+import type { Store } from '../../resource-manager/stores/store.js'
 import { steps } from './commands.js'
+import { EtcdCluster, lackOfEtcd } from './etcd-cluster.js'
 import { Model } from './model.js'
 import { System, type OpenStore } from './system.js'
 
@@ -15,10 +20,30 @@ const seconds = Number(process.env['RFAAS_MODEL_SECONDS'] ?? 0)
 const seed = process.env['RFAAS_MODEL_SEED']
 const path = process.env['RFAAS_MODEL_PATH']
 
-const stores: [string, OpenStore][] = [['lmdb', (folder) => openLmdbStore(folder, 0)]]
+let cluster: EtcdCluster | undefined
+let term: OwnTerm | undefined
 
-describe.each(stores)('on the store %s', (_name, open) => {
-  it(
+beforeAll(async () => {
+  if (lackOfEtcd === undefined) cluster = await EtcdCluster.start({ hasty: true })
+})
+afterAll(() => cluster?.stop())
+
+/** Each in a term of its own, as after an election. */
+async function openInEtcd(folder: string): Promise<Store> {
+  const etcd = cluster!.client()
+  await term?.resign()
+  const election = new Election({ etcd, prefix: folder, ttlMs: 60_000, clock: new SteadyClock() })
+  term = await election.stand('http://127.0.0.1:1')
+  return openEtcdStore(etcd, folder, term!)
+}
+
+const stores: [string, OpenStore, string | undefined][] = [
+  ['lmdb', (folder) => openLmdbStore(folder, 0), undefined],
+  ['etcd', openInEtcd, lackOfEtcd],
+]
+
+describe.each(stores)('on the store %s', (_name, open, lack) => {
+  it.skipIf(lack !== undefined)(
     'a resource manager does what its model does, whatever happens in whatever order',
     async () => {
       const sequence = fc.commands(steps, { maxCommands: 60, size: 'max' })
@@ -26,7 +51,7 @@ describe.each(stores)('on the store %s', (_name, open) => {
       const property = fc.asyncProperty(policy, sequence, async (scheduler, commands) => {
         const folder = mkdtempSync(join(tmpdir(), 'rfaas-model-'))
         const model = new Model()
-        const system = new System(open, folder, model, scheduler)
+        const system = await System.start({ open, folder, scheduler }, model)
         try {
           await fc.asyncModelRun(() => ({ model, real: system }), commands)
         } finally {

@@ -6,36 +6,43 @@ import { createLogger } from '../../lib/control/log.js'
 import type { LeaseInfo } from '../../lib/control/schemas.js'
 import { schedulers, type SchedulerName } from '../../resource-manager/schedulers/policies.js'
 import { Manager } from '../../resource-manager/src/manager.js'
-import type { LedgerEntry, Store } from '../../resource-manager/stores/store.js'
+import type { LedgerEntry, Snapshot, Store } from '../../resource-manager/stores/store.js'
 import { nodeTimeoutMs, operator, tenants, type Model } from './model.js'
 
-/** Opens what was stored in the folder before: the seam for other stores. */
-export type OpenStore = (folder: string) => Store
+/** Opens what was stored in the folder before, which is also a name: the seam for other stores. */
+export type OpenStore = (folder: string) => Store | Promise<Store>
 
 const { privateKey } = generateKeyPairSync('ed25519')
 const logger = createLogger({ name: 'model', level: 'silent' })
+
+export interface Place {
+  open: OpenStore
+  folder: string
+  scheduler: SchedulerName
+}
 
 export class System {
   manager: Manager
   readonly clock: Clock
   #store: Store
-  readonly #open: OpenStore
-  readonly #folder: string
-  readonly #scheduler: SchedulerName
+  readonly #place: Place
 
-  constructor(open: OpenStore, folder: string, model: Model, scheduler: SchedulerName) {
-    this.#open = open
-    this.#scheduler = scheduler
-    this.#folder = folder
-    this.clock = { now: () => model.nowMs }
-    this.#store = open(folder)
-    this.manager = this.#start()
+  private constructor(place: Place, clock: Clock, store: Store, snapshot: Snapshot) {
+    this.#place = place
+    this.clock = clock
+    this.#store = store
+    this.manager = this.#start(snapshot)
+  }
+
+  static async start(place: Place, model: Model): Promise<System> {
+    const store = await place.open(place.folder)
+    return new System(place, { now: () => model.nowMs }, store, await store.load())
   }
 
   async restart(): Promise<void> {
     await this.close()
-    this.#store = this.#open(this.#folder)
-    this.manager = this.#start()
+    this.#store = await this.#place.open(this.#place.folder)
+    this.manager = this.#start(await this.#store.load())
   }
 
   async close(): Promise<void> {
@@ -52,13 +59,13 @@ export class System {
     }
   }
 
-  #start(): Manager {
+  #start(snapshot: Snapshot): Manager {
     return new Manager({
       store: this.#store,
-      snapshot: this.#store.load(),
+      snapshot,
       clock: this.clock,
       privateKey,
-      scheduler: schedulers[this.#scheduler],
+      scheduler: schedulers[this.#place.scheduler],
       logger,
       heartbeatMs: 3_600_000,
       nodeTimeoutMs,
