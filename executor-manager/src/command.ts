@@ -47,7 +47,7 @@ export function executorManagerCommand(): Command {
     .option('--host <address>', 'address to listen on (default: 127.0.0.1)')
     .option('--port <port>', 'port to listen on, 0 for a free one (default: 7071)', toPort)
     .option('--name <name>', 'name of this node (default: the host name)')
-    .option('--resource-manager <url>', 'where to register (default: http://127.0.0.1:7070)')
+    .option('--resource-manager <urls>', 'where to register (default: http://127.0.0.1:7070)')
     .option('--advertise <url>', 'URL under which clients reach this manager')
     .option('--data-dir <path>', 'where function packages are kept')
     .option('--modules-dir <path>', 'node_modules that functions may import from')

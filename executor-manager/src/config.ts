@@ -4,8 +4,8 @@ import { join, resolve } from 'node:path'
 import type { ProviderInfo } from '../../lib/control/schemas.js'
 import type { Logger, LogLevel } from '../../lib/control/log.js'
 import { readKey } from '../../lib/control/keys.js'
-import { isLoopback } from '../../lib/control/loopback.js'
-import { checkExposure, type SecurityOptions } from '../../lib/control/security.js'
+import { parseUrl, parseUrls } from '../../lib/control/manager-urls.js'
+import { checkEncrypted, checkExposure, type SecurityOptions } from '../../lib/control/security.js'
 import { RfaasError, invalidArgument } from '../../lib/errors.js'
 import { native } from '../../lib/native.js'
 import { parseBytes, parseDuration } from '../../lib/units.js'
@@ -20,7 +20,8 @@ export interface ExecutorManagerOptions extends SecurityOptions {
   port?: number
   /** Name of this node, unique in the cluster. Default: the host's name. */
   name?: string
-  /** URL of the resource manager. Default http://127.0.0.1:7070. */
+  /** URL of the resource manager, or several of those that share a store, separated by commas. Default
+   * http://127.0.0.1:7070. */
   resourceManager?: string
   /** URL under which clients reach this manager. Default: where it listens. */
   advertise?: string
@@ -82,7 +83,7 @@ export interface Config {
   host: string
   port: number
   name: string
-  resourceManager: string
+  resourceManagers: readonly string[]
   key: string | undefined
   advertise: string | undefined
   dataDir: string
@@ -118,11 +119,13 @@ export function resolveConfig(options: ExecutorManagerOptions): Config {
   checkIdentifier('name', name)
   if (options.switch !== undefined) checkIdentifier('switch', options.switch)
   if (options.job !== undefined) checkIdentifier('job', options.job)
-  const resourceManager = httpUrl(
+  const resourceManagers = parseUrls(
     'resourceManager',
     options.resourceManager ?? 'http://127.0.0.1:7070',
   )
-  checkEncrypted(resourceManager, options.allowPlaintext)
+  for (const url of resourceManagers) {
+    checkEncrypted('resourceManager', url, options.allowPlaintext)
+  }
   const verbsAddress = options.verbsAddress ?? '0.0.0.0:0'
   if (!/^(\[[0-9a-fA-F:.]+\]|\d{1,3}(\.\d{1,3}){3}):\d{1,5}$/.test(verbsAddress)) {
     throw invalidArgument('verbsAddress', verbsAddress, 'IP:PORT such as 10.0.0.5:0')
@@ -136,10 +139,10 @@ export function resolveConfig(options: ExecutorManagerOptions): Config {
     host,
     port,
     name,
-    resourceManager,
+    resourceManagers,
     key: readKey(options),
     advertise:
-      options.advertise === undefined ? undefined : httpUrl('advertise', options.advertise),
+      options.advertise === undefined ? undefined : parseUrl('advertise', options.advertise),
     dataDir: resolve(directory('dataDir', options.dataDir ?? defaultDataDir())),
     modulesDir:
       options.modulesDir === undefined
@@ -210,23 +213,6 @@ function chooseProviders(wanted: readonly string[] | undefined): ProviderInfo[] 
       { field: 'providers', value: name },
     )
   })
-}
-
-function httpUrl(field: string, value: string): string {
-  const url = URL.canParse(value) ? new URL(value) : undefined
-  if (url?.protocol === 'http:' || url?.protocol === 'https:') return url.origin
-  throw invalidArgument(field, value, 'a URL such as http://10.0.0.5:7070')
-}
-
-/** Whoever could change what is said on the way could make this node believe other leases. */
-function checkEncrypted(url: string, allowPlaintext: boolean | undefined): void {
-  const { protocol, hostname: host } = new URL(url)
-  if (protocol === 'https:' || allowPlaintext === true || isLoopback(host)) return
-  throw new RfaasError(
-    'ERR_RFAAS_INVALID_ARGUMENT',
-    `resourceManager is "${url}", which is not encrypted: use its https URL, or allow it with --allow-plaintext (allowPlaintext) in a network where nobody can listen`,
-    { field: 'resourceManager', value: url, allowed: 'an https URL' },
-  )
 }
 
 function directory(field: string, value: unknown): string {

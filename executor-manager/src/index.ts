@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { monotonicMs } from '../../lib/control/clock.js'
 import { createFolder } from '../../lib/control/folder.js'
 import { createLogger } from '../../lib/control/log.js'
+import { ManagerUrls } from '../../lib/control/manager-urls.js'
 import { keptBefore, serverSecurity } from '../../lib/control/security.js'
 import { createServer } from '../../lib/control/server.js'
 import { Transport } from '../../lib/control/transport.js'
@@ -63,7 +64,7 @@ async function start(
   undo: (() => void | Promise<void>)[],
 ): Promise<{ url: string; name: string }> {
   const config = resolveConfig(options)
-  const { name, dataDir, resourceManager } = config
+  const { name, dataDir, resourceManagers } = config
   checkSocketFolderLength(config.runtimeParent)
   const logger =
     options.logger ?? createLogger({ name: 'executor-manager', level: options.logLevel ?? 'info' })
@@ -77,7 +78,7 @@ async function start(
   })
   createFolder('dataDir', dataDir)
   undo.push(await claim(`in the folder ${realpathSync(dataDir)}`, 'dataDir'))
-  undo.push(await claim(`node ${name} of ${resourceManager}`, 'name'))
+  undo.push(await claim(`node ${name} of ${resourceManagers.join()}`, 'name'))
   undo.push(() => logger.info('executor manager stopped'))
   const journal = await Journal.open(join(dataDir, 'leases.journal'), logger)
   undo.push(() => journal.close())
@@ -142,7 +143,7 @@ async function start(
   const checkpoints = setInterval(() => journal.checkpoint(leases.used), checkpointMs).unref()
   undo.push(() => clearInterval(checkpoints))
   const registration: Registration = new Registration({
-    resourceManager,
+    managers: new ManagerUrls(resourceManagers),
     key: config.key,
     transport,
     describe: () => ({

@@ -11,6 +11,7 @@ import {
   type LeaseClosed,
   type NodeRegistration,
 } from '../../lib/control/schemas.js'
+import { isAway, type ManagerUrls } from '../../lib/control/manager-urls.js'
 import type { Transport } from '../../lib/control/transport.js'
 import { RfaasError } from '../../lib/errors.js'
 import type { ManagerClock } from './clock.js'
@@ -21,7 +22,8 @@ const retryMs = { first: 100, most: 2000 }
 const requestTimeoutMs = 5000
 
 export interface RegistrationOptions {
-  resourceManager: string
+  /** Of one cluster: they know the same. */
+  managers: ManagerUrls
   /** With which this node proves itself. */
   key: string | undefined
   transport: Transport
@@ -126,25 +128,28 @@ export class Registration {
     const { name, hostId } = describe()
     try {
       const body = { hostId, noticeMs }
-      const url = this.#url(`/v1/nodes/${name}/leave`)
-      await request(url, { method: 'POST', body, token: key, transport, timeoutMs })
+      const options = { method: 'POST', body, token: key, transport, timeoutMs } as const
+      await this.#ask((url) => request(`${url}/v1/nodes/${name}/leave`, options))
     } catch (error) {
       logger.debug({ reason: messageOf(error) }, 'could not say that this node ends')
     }
   }
 
   async #register(): Promise<boolean> {
-    const { resourceManager, describe, welcomed, clock, logger } = this.#options
+    const { managers, describe, welcomed, clock, logger } = this.#options
+    const resourceManager = managers.current
     const registration = describe()
     const askedAtMs = clock.local()
     try {
-      const welcome = await request(this.#url('/v1/nodes'), {
-        method: 'POST',
-        body: registration,
-        schema: NodeWelcome,
-        ...this.#access,
-        timeoutMs: requestTimeoutMs,
-      })
+      const welcome = await this.#ask((url) =>
+        request(`${url}/v1/nodes`, {
+          method: 'POST',
+          body: registration,
+          schema: NodeWelcome,
+          ...this.#access,
+          timeoutMs: requestTimeoutMs,
+        }),
+      )
       if (this.#stop.signal.aborted) return false
       clock.heard(welcome.nowMs, askedAtMs)
       welcomed(welcome)
@@ -179,13 +184,15 @@ export class Registration {
     const { name, hostId, leases } = describe()
     const askedAtMs = clock.local()
     try {
-      const reply = await request(this.#url(`/v1/nodes/${name}/heartbeat`), {
-        method: 'POST',
-        body: { hostId, leases },
-        schema: HeartbeatReply,
-        ...this.#access,
-        timeoutMs: requestTimeoutMs,
-      })
+      const reply = await this.#ask((url) =>
+        request(`${url}/v1/nodes/${name}/heartbeat`, {
+          method: 'POST',
+          body: { hostId, leases },
+          schema: HeartbeatReply,
+          ...this.#access,
+          timeoutMs: requestTimeoutMs,
+        }),
+      )
       clock.heard(reply.nowMs, askedAtMs)
       this.#obey(reply)
       return true
@@ -214,11 +221,13 @@ export class Registration {
     while (!signal.aborted) {
       if (this.#registered) {
         try {
-          const url = this.#url(`/v1/nodes/${describe().name}/events`)
-          for await (const { event, data } of events(url, this.#access)) {
-            failures = 0
-            this.#take(event, data)
-          }
+          await this.#ask(async (url) => {
+            const stream = events(`${url}/v1/nodes/${describe().name}/events`, this.#access)
+            for await (const { event, data } of stream) {
+              failures = 0
+              this.#take(event, data)
+            }
+          })
         } catch (error) {
           logger.debug({ reason: messageOf(error) }, 'event stream of the resource manager ended')
         }
@@ -279,22 +288,32 @@ export class Registration {
 
   #send(lease: string, report: Report): Promise<void> {
     const { name } = this.#options.describe()
-    return request(this.#url(`/v1/nodes/${name}/leases/${lease}/${report.kind}`), {
-      method: 'POST',
-      ...(report.kind === 'closed' && { body: report.used }),
-      ...this.#access,
-      timeoutMs: requestTimeoutMs,
-    })
+    return this.#ask((url) =>
+      request(`${url}/v1/nodes/${name}/leases/${lease}/${report.kind}`, {
+        method: 'POST',
+        ...(report.kind === 'closed' && { body: report.used }),
+        ...this.#access,
+        timeoutMs: requestTimeoutMs,
+      }),
+    )
+  }
+
+  /** Asks the manager that answered last. If it is away, the next attempt goes to another one. */
+  async #ask<T>(work: (url: string) => Promise<T>): Promise<T> {
+    const { managers } = this.#options
+    const url = managers.current
+    try {
+      return await work(url)
+    } catch (error) {
+      if (isAway(error)) managers.passOver(url)
+      throw error
+    }
   }
 
   /** What every request goes with. */
   get #access(): CallOptions {
     const { key, transport } = this.#options
     return { token: key, transport, signal: this.#stop.signal }
-  }
-
-  #url(path: string): string {
-    return new URL(path, this.#options.resourceManager).href
   }
 
   async #pause(ms: number): Promise<void> {

@@ -7,11 +7,12 @@ import {
   type LeaseInfo,
   type NodeInfo,
 } from '../control/schemas.js'
+import { parseUrls } from '../control/manager-urls.js'
 import { checkArgument } from '../control/check.js'
 import { keyOfEnvironment, readKey } from '../control/keys.js'
 import { caOfEnvironment, Transport } from '../control/transport.js'
 import { LeaseRequest } from '../control/schemas.js'
-import { invalidArgument, RfaasError } from '../errors.js'
+import { RfaasError } from '../errors.js'
 import { hostId } from '../host.js'
 import { parseBytes, parseDuration } from '../units.js'
 import { giveBack, mayBeGranted, newRequestId, requestGrant, type Grant } from './grant.js'
@@ -64,34 +65,31 @@ export interface UsageOptions {
 export type Usage = UsageReport['tenants'][number]
 
 export class Client {
+  readonly url: string
   readonly #link: ManagerLink
   readonly #leases = new Set<Lease>()
   /** Grants that nobody waits for any more, on their way back. */
   readonly #returns = new Set<Promise<void>>()
   #closed = false
 
-  private constructor(link: ManagerLink) {
+  private constructor(url: string, link: ManagerLink) {
+    this.url = url
     this.#link = link
   }
 
-  get url(): string {
-    return this.#link.url
-  }
-
-  /** Connects to the resource manager at `url`, for example http://127.0.0.1:7070. */
+  /** Connects to the resource manager at `url`, for example http://127.0.0.1:7070, or to several that share a
+   * store: `http://a:7070,http://b:7070`. */
   static async connect(url: string, options: ClientOptions = {}): Promise<Client> {
-    if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol)) {
-      throw invalidArgument('url', url, 'an http or https URL of a resource manager')
-    }
+    const urls = parseUrls('url', url)
     const { key, keyFile, ca, allowPlaintext, timeoutMs } = options
     const given = key !== undefined || keyFile !== undefined
-    const link = new ManagerLink(url, {
+    const link = new ManagerLink(urls, {
       key: readKey(given ? { key, keyFile } : keyOfEnvironment()),
       transport: new Transport({ ca: ca ?? caOfEnvironment(), allowPlaintext }),
       timeoutMs,
     })
     await link.request('/healthz')
-    return new Client(link)
+    return new Client(url, link)
   }
 
   /** Leases cores and memory. Rejects with ERR_RFAAS_NO_CAPACITY when they are not to be had within

@@ -43,7 +43,8 @@ export async function requestGrant(
       })
       return { grant, askedAt, answeredAt: performance.now() }
     } catch (error) {
-      const pauseMs = pausesMs[attempt]
+      // While there are several, another one will lead in a moment.
+      const pauseMs = pausesMs[attempt] ?? (link.several ? 500 : undefined)
       if (!isUnanswered(error) || pauseMs === undefined) throw error
       if (goneMs + pauseMs >= waitMs + link.timeoutMs) throw error
       await sleep(pauseMs, undefined, signal === undefined ? {} : { signal }).catch(() => undefined)

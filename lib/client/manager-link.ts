@@ -2,6 +2,7 @@
 import type { Static, TSchema } from 'typebox'
 
 import { request, type RequestOptions } from '../control/http.js'
+import { isAway, ManagerUrls } from '../control/manager-urls.js'
 import type { Transport } from '../control/transport.js'
 
 export const defaultTimeoutMs = 10_000
@@ -16,13 +17,14 @@ export interface ManagerLinkOptions {
 }
 
 export class ManagerLink {
-  readonly url: string
+  readonly #managers: ManagerUrls
   readonly transport: Transport
   readonly timeoutMs: number
   readonly #key: string | undefined
 
-  constructor(url: string, { key, transport, timeoutMs }: ManagerLinkOptions) {
-    this.url = url
+  /** `urls` of managers that share a store. */
+  constructor(urls: readonly string[], { key, transport, timeoutMs }: ManagerLinkOptions) {
+    this.#managers = new ManagerUrls(urls)
     this.transport = transport
     this.timeoutMs = timeoutMs ?? defaultTimeoutMs
     this.#key = key
@@ -33,13 +35,37 @@ export class ManagerLink {
     options: RequestOptions & { schema: S },
   ): Promise<Static<S>>
   request(path: string, options?: RequestOptions): Promise<void>
-  request(path: string, options: RequestOptions & { schema?: TSchema } = {}): Promise<unknown> {
-    const { transport, timeoutMs } = this
-    return request(new URL(path, this.url).href, {
-      token: this.#key,
-      transport,
-      timeoutMs,
-      ...(options as RequestOptions & { schema: TSchema }),
-    })
+  /** Of the manager that answered last; if it is away, of the next one. All requests are such that it does
+   * no harm if two managers get them. */
+  async request(
+    path: string,
+    options: RequestOptions & { schema?: TSchema } = {},
+  ): Promise<unknown> {
+    const { transport } = this
+    const { all } = this.#managers
+    const began = performance.now()
+    const withinMs = options.timeoutMs ?? this.timeoutMs
+    for (let left = all.length; ; left -= 1) {
+      const url = this.#managers.current
+      const remainingMs = withinMs - (performance.now() - began)
+      try {
+        return await request(new URL(path, url).href, {
+          token: this.#key,
+          transport,
+          ...(options as RequestOptions & { schema: TSchema }),
+          // One that only seems to be there must not use up the time of the others.
+          timeoutMs: options.timeoutMs === undefined ? remainingMs / left : remainingMs,
+        })
+      } catch (error) {
+        if (!isAway(error)) throw error
+        this.#managers.passOver(url)
+        if (left === 1 || performance.now() - began >= withinMs) throw error
+      }
+    }
+  }
+
+  /** Another one may take over for one that is away. */
+  get several(): boolean {
+    return this.#managers.all.length > 1
   }
 }

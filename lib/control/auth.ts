@@ -17,6 +17,8 @@ export interface DoorOptions {
   keys: KeyRing | undefined
   /** Nodes prove themselves with a certificate, too. */
   nodeCertificates: boolean
+  /** Whom another manager speaks for that passes a request on; undefined: it is not from one. */
+  peers?: ((request: FastifyRequest) => Principal | undefined) | undefined
   logger: Logger
 }
 
@@ -83,7 +85,9 @@ export class Door {
   }
 
   #authenticate(request: FastifyRequest): Principal {
-    const { keys } = this.#options
+    const { keys, peers } = this.#options
+    const principal = peers?.(request)
+    if (principal !== undefined) return keys === undefined ? openPrincipal : principal
     if (keys === undefined) {
       if (isFromThisHost(request)) return openPrincipal
       throw this.refusal(request, unauthorized('without keys this is for its own host only'), {})

@@ -3,12 +3,13 @@ import { invalidArgument, RfaasError } from '../errors.js'
 
 /** Origins, in the order given, each once. `field` is the option that they came from. */
 export function parseUrls(field: string, text: string): string[] {
-  const origins = text.split(',').map((one) => {
-    const url = URL.canParse(one.trim()) ? new URL(one.trim()) : undefined
-    if (url?.protocol === 'http:' || url?.protocol === 'https:') return url.origin
-    throw invalidArgument(field, text, 'URLs such as http://10.0.0.5:7070, separated by commas')
-  })
-  return [...new Set(origins)]
+  return [...new Set(text.split(',').map((one) => parseUrl(field, one.trim())))]
+}
+
+export function parseUrl(field: string, text: string): string {
+  const url = URL.canParse(text) ? new URL(text) : undefined
+  if (url?.protocol === 'http:' || url?.protocol === 'https:') return url.origin
+  throw invalidArgument(field, text, 'a URL such as http://10.0.0.5:7070')
 }
 
 /** Which of them is asked: the one that answered last. */

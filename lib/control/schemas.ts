@@ -506,6 +506,27 @@ export const LeaseRevokingEvent = Type.Object(
 )
 export type LeaseRevokingEvent = Static<typeof LeaseRevokingEvent>
 
+// ── health (every manager) ────────────────────────────────────────────────────────────────────
+
+/** Of one of several resource managers. */
+export const Standing = Type.Object({
+  role: Type.Union([Type.Literal('leader'), Type.Literal('follower')]),
+  /** Where the leader is. */
+  leader: Type.String(),
+  /** How many members etcd has, and how many of them are well. */
+  etcd: Type.Object({ members: Type.Integer(), well: Type.Integer() }),
+})
+export type Standing = Static<typeof Standing>
+
+export const Health = Type.Object({
+  status: Type.Literal('ok'),
+  uptimeMs: Type.Integer(),
+  /** What its operator has to look after; it does its work all the same. */
+  warnings: Type.Array(Type.String()),
+  ...Type.Partial(Standing).properties,
+})
+export type Health = Static<typeof Health>
+
 // ── errors (every manager) ────────────────────────────────────────────────────────────────────
 
 export const ErrorBody = Type.Object({

@@ -46,6 +46,21 @@ export function checkExposure(
   }
 }
 
+/** Whoever could change what is said on the way could make us believe other leases. */
+export function checkEncrypted(
+  field: string,
+  url: string,
+  allowPlaintext: boolean | undefined,
+): void {
+  const { protocol, hostname: host } = new URL(url)
+  if (protocol === 'https:' || allowPlaintext === true || isLoopback(host)) return
+  throw new RfaasError(
+    'ERR_RFAAS_INVALID_ARGUMENT',
+    `${field} is "${url}", which is not encrypted: use its https URL, or allow it with --allow-plaintext (allowPlaintext) in a network where nobody can listen`,
+    { field, value: url, allowed: 'an https URL' },
+  )
+}
+
 /** Throws ERR_RFAAS_INVALID_ARGUMENT when a file cannot be used. */
 export function serverSecurity(
   { keysFile, tlsCert, tlsKey, nodeCa }: SecurityOptions & { nodeCa?: string },

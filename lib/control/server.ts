@@ -16,15 +16,15 @@ import {
   type FastifyReply,
 } from 'fastify'
 import { collectDefaultMetrics, Histogram, Registry } from 'prom-client'
-import { Type, type TSchema } from 'typebox'
+import type { TSchema } from 'typebox'
 import { RfaasError, invalidArgument, type ErrorCode } from '../errors.js'
 import { packageVersion } from '../package-root.js'
-import { Door } from './auth.js'
+import { Door, type DoorOptions } from './auth.js'
 import { checkArgument } from './check.js'
 import type { KeyRing } from './keys.js'
 import type { Logger } from './log.js'
 import type { Reloaded } from './reloaded.js'
-import { ErrorBody } from './schemas.js'
+import { ErrorBody, Health, type Standing } from './schemas.js'
 
 export type ControlApp = FastifyInstance<
   Server,
@@ -40,6 +40,8 @@ export interface ServerOptions {
   logger: Logger
   /** Who may come in; without, requests of this host may do everything. */
   keys?: KeyRing | undefined
+  /** Whom other managers speak for that pass requests on: see Door. */
+  peers?: DoorOptions['peers']
   /** Serves HTTPS. Followed when the files change. */
   tls?: Reloaded<SecureContextOptions> | undefined
   /** Asks clients for a certificate of the authorities in `tls`; nodes must have one. */
@@ -52,8 +54,8 @@ export interface ServerOptions {
   connectionTimeoutMs?: number
   /** What its operator has to look after although it can do its work: /healthz tells. */
   warnings?: (() => readonly string[]) | undefined
-  /** Throws what keeps the manager from its work: /healthz answers with it. */
-  assertHealthy?: () => void
+  /** Throws what keeps the manager from its work: /healthz answers with it, else with what it returns. */
+  assertHealthy?: () => Standing | undefined
   /** Interval of the comments that keep event streams alive. Default 15 s. */
   streamHeartbeatMs?: number
 }
@@ -66,6 +68,8 @@ export interface ControlServer {
   door: Door
   /** Turns the answer into an event stream; call it in a route's handler and answer nothing else. */
   eventStream(reply: FastifyReply): EventStream
+  /** Ends all that are open: their readers connect again. */
+  endStreams(): void
   /** Listens and returns the base URL; port 0 takes a free one. */
   listen(host: string, port: number): Promise<string>
   /** Ends event streams, lets running requests finish for a short time, then closes. Idempotent. */
@@ -108,8 +112,8 @@ export async function createServer(options: ServerOptions): Promise<ControlServe
   collectDefaultMetrics({ register: registry })
   const streams = new Set<SseStream>()
 
-  const { keys, tls, nodeCertificates = false } = options
-  const door = new Door({ keys, nodeCertificates, logger })
+  const { keys, peers, tls, nodeCertificates = false } = options
+  const door = new Door({ keys, peers, nodeCertificates, logger })
   const limits = {
     headersTimeout: Math.min(10_000, options.requestTimeoutMs ?? 10_000),
     connectionsCheckingInterval: 1000,
@@ -171,6 +175,9 @@ export async function createServer(options: ServerOptions): Promise<ControlServe
   // would hold up the end, so these are cut. Known by the peer's address, because the socket of a
   // request over TLS is another object than that of its connection.
   let ending = false
+  const endStreams = (): void => {
+    for (const stream of streams) stream.end()
+  }
   const unused = new Map<string, Socket>()
   const peer = ({ remoteAddress, remotePort }: Socket): string => `${remoteAddress} ${remotePort}`
   app.server.on('connection', (socket: Socket) => {
@@ -183,7 +190,7 @@ export async function createServer(options: ServerOptions): Promise<ControlServe
   app.server.on('request', ({ socket }: IncomingMessage) => unused.delete(peer(socket)))
   app.addHook('preClose', (done) => {
     ending = true
-    for (const stream of streams) stream.end()
+    endStreams()
     for (const socket of unused.values()) socket.destroy()
     done()
   })
@@ -202,6 +209,7 @@ export async function createServer(options: ServerOptions): Promise<ControlServe
     registry,
     door,
     eventStream: (reply) => new SseStream(reply, streams, heartbeatMs),
+    endStreams,
     listen: async (host, port) => {
       await listen(app, host, port)
       const { port: bound } = app.server.address() as AddressInfo
@@ -289,20 +297,14 @@ async function addOperatorRoutes(
       components: { securitySchemes: { leaseToken: { type: 'http', scheme: 'bearer' } } },
     },
   })
-  const Health = Type.Object({
-    status: Type.Literal('ok'),
-    uptimeMs: Type.Integer(),
-    /** What its operator has to look after; it does its work all the same. */
-    warnings: Type.Array(Type.String()),
-  })
   const startedAt = performance.now()
   app.get(
     '/healthz',
     { schema: { summary: 'Can the manager do its work?', response: { 200: Health } } },
     () => {
-      assertHealthy?.()
+      const standing = assertHealthy?.()
       const uptimeMs = Math.round(performance.now() - startedAt)
-      return { status: 'ok' as const, uptimeMs, warnings: [...(warnings?.() ?? [])] }
+      return { status: 'ok' as const, uptimeMs, warnings: [...(warnings?.() ?? [])], ...standing }
     },
   )
   const onRequest = door.only('operator')
@@ -373,6 +375,7 @@ function bodyOf({ code, message, field, allowed }: RfaasError): ErrorBody {
 }
 
 function sendError(reply: FastifyReply, error: RfaasError): FastifyReply {
+  if (error.status === 503) void reply.header('retry-after', '1')
   return reply.status(error.status ?? 400).send(bodyOf(error))
 }
 

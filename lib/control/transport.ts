@@ -7,11 +7,13 @@ import type { SecureContextOptions } from 'node:tls'
 import { RfaasError } from '../errors.js'
 import { isLoopback } from './loopback.js'
 import type { Reloaded } from './reloaded.js'
-import { loadTls, type TlsFiles } from './tls.js'
+import { loadTls, type TlsFields, type TlsFiles } from './tls.js'
 
 export interface TransportOptions extends TlsFiles {
   /** Send keys and tokens to other hosts unencrypted: only in a network where nobody listens. */
   allowPlaintext?: boolean | undefined
+  /** Names of the options that the files came from. */
+  fields?: TlsFields
   /** Certificates that changed and cannot be used; those before go on. */
   failed?: (error: unknown) => void
 }
@@ -19,6 +21,7 @@ export interface TransportOptions extends TlsFiles {
 // Well below the time after which servers close idle connections (server.ts), so that a request is
 // not sent into one that is just closing.
 const idleMs = 4000
+const usualFields: TlsFields = { cert: 'tlsCert', key: 'tlsKey', ca: 'ca' }
 
 export class Transport {
   readonly #allowPlaintext: boolean
@@ -27,9 +30,13 @@ export class Transport {
   #tls: { context: SecureContextOptions; agent: TlsAgent } | undefined
 
   /** Throws ERR_RFAAS_INVALID_ARGUMENT when a file cannot be used. */
-  constructor({ allowPlaintext = false, failed, ...files }: TransportOptions = {}) {
+  constructor({
+    allowPlaintext = false,
+    fields = usualFields,
+    failed,
+    ...files
+  }: TransportOptions = {}) {
     this.#allowPlaintext = allowPlaintext
-    const fields = { cert: 'tlsCert', key: 'tlsKey', ca: 'ca' }
     this.#context = loadTls(files, fields, failed ?? (() => undefined))
   }
 

@@ -21,6 +21,15 @@ const names = [
   'tlsCert',
   'tlsKey',
   'nodeCa',
+  'store',
+  'etcd',
+  'etcdPrefix',
+  'etcdCa',
+  'etcdCert',
+  'etcdKey',
+  'leaderTimeoutMs',
+  'advertise',
+  'peerCa',
   'allowPlaintext',
   'source',
   ...slurmOptionNames,
@@ -47,6 +56,20 @@ export function resourceManagerCommand(): Command {
       ),
     )
     .option('--node-ca <file>', 'authorities of the nodes, which then have to show a certificate')
+    .addOption(
+      new Option('--store <kind>', 'etcd: one of several managers (default: lmdb)').choices([
+        'lmdb',
+        'etcd',
+      ]),
+    )
+    .option('--etcd <urls>', 'members of etcd (default: http://127.0.0.1:2379)')
+    .option('--etcd-prefix <text>', 'of its keys, the same for one cluster (default: rfaas/)')
+    .option('--etcd-ca <file>', "authorities of etcd's certificates (PEM)")
+    .option('--etcd-cert <file>', 'certificate to come to etcd with (PEM)')
+    .option('--etcd-key <file>', 'its private key (PEM, mode 0600)')
+    .option('--leader-timeout-ms <time>', 'silence after which another one leads (default: 5s)')
+    .option('--advertise <url>', 'where the other managers reach this one')
+    .option('--peer-ca <file>', "authorities of the other managers' certificates (PEM)")
     .addOption(new Option('--log-level <level>', 'least severity to log').choices(logLevels))
     .option('--config <file>', 'JSON object with these options; flags win')
     .action((flags: ResourceManagerOptions & { config?: string }) =>

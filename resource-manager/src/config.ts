@@ -1,7 +1,8 @@
 // Options of the resource manager: what is allowed, the defaults, and where its files are.
 import { homedir } from 'node:os'
 import { join, resolve } from 'node:path'
-import { checkExposure, type SecurityOptions } from '../../lib/control/security.js'
+import { parseUrl, parseUrls } from '../../lib/control/manager-urls.js'
+import { checkEncrypted, checkExposure, type SecurityOptions } from '../../lib/control/security.js'
 import type { Logger, LogLevel } from '../../lib/control/log.js'
 import { invalidArgument } from '../../lib/errors.js'
 import { parseBytes, parseDuration } from '../../lib/units.js'
@@ -32,6 +33,25 @@ export interface ResourceManagerOptions extends SecurityOptions, SlurmOptions {
   minFreeBytes?: number | string
   /** How nodes are chosen: schedulers/policies.ts. Default first-fit. */
   scheduler?: SchedulerName
+  /** `lmdb`: in the data directory, of one manager. `etcd`: of any number of managers, of which one decides
+   * and the others pass requests on to it. Default `lmdb`. */
+  store?: 'lmdb' | 'etcd'
+  /** URLs of the members of etcd, separated by commas or as a list. Default http://127.0.0.1:2379. */
+  etcd?: string | readonly string[]
+  /** What its keys begin with: managers of one cluster have the same. Default `rfaas/`. */
+  etcdPrefix?: string
+  /** Authorities (PEM) of etcd's certificates. */
+  etcdCa?: string
+  /** Certificate with which this manager comes to etcd (PEM). */
+  etcdCert?: string
+  /** Its private key, mode 0600. */
+  etcdKey?: string
+  /** Silence after which another manager leads. Default 5 s. */
+  leaderTimeoutMs?: number | string
+  /** Where the other managers reach this one. Default: the URL of `host` and `port`. */
+  advertise?: string
+  /** Authorities (PEM) of the other managers' certificates. Default: those of the system. */
+  peerCa?: string
   /** Authorities (PEM) of the nodes: a node then has to show a certificate of its name, too. */
   nodeCa?: string
   /** Where nodes come from: `static` are those that register by themselves, `slurm` also harvests what a
@@ -53,6 +73,16 @@ export interface Config {
   scheduler: Scheduler
   /** Of the source of nodes, unless that is static. */
   slurm: SlurmConfig | undefined
+  shared: SharedConfig | undefined
+}
+
+/** Of one of several managers. */
+export interface SharedConfig {
+  etcd: readonly string[]
+  prefix: string
+  leaderTimeoutMs: number
+  /** Undefined: the URL that it listens on. */
+  advertise: string | undefined
 }
 
 const weekMs = 7 * 24 * 3600 * 1000
@@ -91,6 +121,40 @@ export function resolveConfig(options: ResourceManagerOptions): Config {
     minFreeBytes: parseBytes(options.minFreeBytes ?? '64MiB', 'minFreeBytes'),
     scheduler: schedulers[schedulerName(options.scheduler ?? 'first-fit')],
     slurm: slurmConfig(options),
+    shared: sharedConfig(host, options),
+  }
+}
+
+const sharedOnly = ['etcd', 'etcdPrefix', 'etcdCa', 'etcdCert', 'etcdKey', 'advertise'] as const
+
+function sharedConfig(host: string, options: ResourceManagerOptions): SharedConfig | undefined {
+  const { store = 'lmdb', etcd = 'http://127.0.0.1:2379', etcdPrefix = 'rfaas/' } = options
+  if (store !== 'lmdb' && store !== 'etcd') throw invalidArgument('store', store, 'lmdb or etcd')
+  if (store === 'lmdb') {
+    const idle = sharedOnly.find((name) => options[name] !== undefined)
+    if (idle === undefined) return undefined
+    throw invalidArgument(idle, options[idle], 'together with store etcd')
+  }
+  const members = parseUrls('etcd', typeof etcd === 'string' ? etcd : etcd.join())
+  // It holds the key that signs leases.
+  for (const url of members) checkEncrypted('etcd', url, options.allowPlaintext)
+  if (typeof etcdPrefix !== 'string' || !/^[\w./-]{1,100}$/.test(etcdPrefix)) {
+    throw invalidArgument('etcdPrefix', etcdPrefix, 'up to 100 letters, digits and any of . _ - /')
+  }
+  const everywhere = ['0.0.0.0', '::'].includes(host)
+  if (everywhere && options.advertise === undefined) {
+    throw invalidArgument('advertise', undefined, `a URL, as the others cannot reach "${host}"`)
+  }
+  // The successor has to know the jobs of the one before, and they have to find it.
+  if (options.source === 'slurm' && options.slurmUrl === undefined) {
+    throw invalidArgument('slurmUrl', undefined, 'the URLs of all managers, the same for each')
+  }
+  return {
+    etcd: members,
+    prefix: etcdPrefix,
+    leaderTimeoutMs: duration('leaderTimeoutMs', options.leaderTimeoutMs ?? 5000, 2000, 60_000),
+    advertise:
+      options.advertise === undefined ? undefined : parseUrl('advertise', options.advertise),
   }
 }
 

@@ -1,24 +1,16 @@
 // The resource manager as a library: `rfaas up` and the tests start it in their own process.
-import type { Registry } from 'prom-client'
-import { SteadyClock } from '../../lib/control/clock.js'
-import { createFolder } from '../../lib/control/folder.js'
-import { createLogger, type Logger } from '../../lib/control/log.js'
-import { openPrincipal } from '../../lib/control/principal.js'
-import type { HarvestInfo } from '../../lib/control/schemas.js'
+import { createLogger } from '../../lib/control/log.js'
 import { createServer } from '../../lib/control/server.js'
 import { serverSecurity } from '../../lib/control/security.js'
 import type { RfaasError } from '../../lib/errors.js'
-import { checkLmdbStore } from '../stores/lmdb-check.js'
-import { lmdbStorePath, openLmdbStore } from '../stores/lmdb.js'
-import { SlurmSource } from '../sources/slurm/slurm.js'
-import type { NodeSource } from '../sources/source.js'
-import type { Snapshot, Store } from '../stores/store.js'
 import { routeAccess } from './access.js'
-import { resolveConfig, type Config, type ResourceManagerOptions } from './config.js'
-import { loadSigningKeys } from './keys.js'
-import { Manager } from './manager.js'
+import { openAlone } from './alone.js'
+import { resolveConfig, type ResourceManagerOptions } from './config.js'
+import { Harvest } from './harvest.js'
 import { createMetrics } from './metrics.js'
+import type { Office } from './office.js'
 import { addHarvestRoute, addLeaseRoutes, addNodeRoutes } from './server.js'
+import { openShared, type Several } from './several.js'
 
 export type { ResourceManagerOptions } from './config.js'
 
@@ -41,98 +33,56 @@ export async function startResourceManager(
   const logger =
     options.logger ?? createLogger({ name: 'resource-manager', level: options.logLevel ?? 'info' })
   const security = serverSecurity(options, logger)
-  createFolder('dataDir', config.dataDir)
-  await checkLmdbStore(lmdbStorePath(config.dataDir))
-  const store = openLmdbStore(config.dataDir, config.minFreeBytes)
-  // Whatever fails from here on must give the store back, or the next start would be refused.
-  try {
-    return await serve(store)
-  } catch (error) {
-    await store.close()
-    throw error
+  const { shared } = config
+  if (shared === undefined) {
+    const { office, publicKeyPem } = await openAlone(config, logger)
+    return serve(office, publicKeyPem, undefined)
   }
+  const several = await openShared(shared, options, config, logger)
+  return serve(several.leadership, several.publicKeyPem, several)
 
-  async function serve(opened: Store): Promise<RunningResourceManager> {
-    const snapshot = await opened.load()
-    const clock = startClock(snapshot)
-    await opened.commit({ clock: clock.anchor })
-    const { privateKey, publicKeyPem } = loadSigningKeys(config.dataDir)
-    const { heartbeatMs, nodeTimeoutMs, maxLeaseMs, scheduler } = config
-    const manager = new Manager({
-      store: opened,
-      snapshot,
-      clock,
-      privateKey,
-      scheduler,
-      logger,
-      heartbeatMs,
-      nodeTimeoutMs,
-      maxLeaseMs,
-    })
-    let source: NodeSource | undefined
+  // Whatever fails must give the store back, or the next start would be refused.
+  async function serve(
+    office: Office,
+    publicKeyPem: string,
+    shares: Several | undefined,
+  ): Promise<RunningResourceManager> {
     try {
+      const harvest = new Harvest(config.slurm, logger)
       const server = await createServer({
         title: 'rfaas resource manager',
         logger,
-        assertHealthy: () => opened.assertWritable(),
-        warnings: () => source?.warnings ?? [],
+        assertHealthy: () => office.assertHealthy(),
+        warnings: () => harvest.warnings,
+        peers: shares?.peers.principalOf,
         ...security,
       })
       const { principalOf } = server.door
       server.door.guard(server.app, routeAccess)
-      addLeaseRoutes(server, manager, createMetrics(server.registry, manager), principalOf)
-      addNodeRoutes(server, manager, { publicKeyPem, heartbeatMs }, principalOf)
-      addHarvestRoute(server, () => source?.info ?? staticSource)
-      const url = await server.listen(config.host, config.port)
-      source = startSource(config, { manager, url, registry: server.registry, logger })
-      logger.info({ url, dataDir: config.dataDir }, 'resource manager started')
-      void opened.failed.then((err) =>
+      shares?.passOn(server)
+      addLeaseRoutes(server, office, createMetrics(server.registry, office), principalOf)
+      const { heartbeatMs, host, port } = config
+      addNodeRoutes(server, office, { publicKeyPem, heartbeatMs }, principalOf)
+      addHarvestRoute(server, () => harvest.info)
+      harvest.measureIn(server.registry)
+      const url = await server.listen(host, port)
+      logger.info({ url }, 'resource manager started')
+      await office.start(shared?.advertise ?? url, harvest)
+      void office.failed.then((err) =>
         logger.fatal({ err }, 'resource manager serves no more changes'),
       )
       let closing: Promise<void> | undefined
       const close = async (): Promise<void> => {
-        manager.refuseWaiting()
-        await source?.close()
+        office.refuseWaiting()
+        shares?.giveUp()
         await server.close()
-        manager.stop()
-        await opened.close()
+        await office.close()
         logger.info('resource manager stopped')
       }
-      return { url, failed: opened.failed, close: () => (closing ??= close()) }
+      return { url, failed: office.failed, close: () => (closing ??= close()) }
     } catch (error) {
-      manager.stop()
+      await office.close()
       throw error
     }
   }
-}
-
-const staticSource: HarvestInfo = {
-  source: 'static',
-  state: 'ok',
-  warnings: [],
-  nodes: [],
-  jobs: [],
-  planned: [],
-}
-
-function startSource(
-  { slurm }: Config,
-  { manager, url, ...rest }: { manager: Manager; url: string; registry: Registry; logger: Logger },
-): NodeSource | undefined {
-  if (slurm === undefined) return undefined
-  return new SlurmSource({
-    config: slurm,
-    resourceManager: slurm.url ?? url,
-    nodes: {
-      list: () => manager.nodes(),
-      remove: (name) => manager.maintenance.remove(openPrincipal, name),
-    },
-    ...rest,
-  })
-}
-
-/** As long as a lease holds cores, time goes on as it did: the wall clock may have been set since. */
-function startClock({ clock, leases }: Snapshot): SteadyClock {
-  const held = leases.some(({ state }) => state !== 'closed')
-  return new SteadyClock(held ? clock : undefined)
 }

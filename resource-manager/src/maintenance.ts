@@ -53,7 +53,7 @@ export class Maintenance {
       )
     }
     const closing = [...this.#state.nodes.holding(name)].map((part) => this.#state.closing(part))
-    const change = this.#state.change({
+    const change = this.#state.changeEach({
       nodes: [{ ...node, removed: true }],
       leases: closing.map(({ lease }) => lease),
       ledger: closing.map(({ entry }) => entry),

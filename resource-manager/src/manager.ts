@@ -69,18 +69,16 @@ export class Manager {
   }
 
   /** Ends the timers; the store is closed by whoever opened it. */
-  stop(): void {
+  stop(why?: RfaasError): void {
     this.#stopped = true
     clearInterval(this.#watch)
     clearTimeout(this.#timer)
-    this.refuseWaiting()
+    this.refuseWaiting(why)
   }
 
   /** Whoever waits for a lease is answered now: their requests would hold up the end of the server. */
-  refuseWaiting(): void {
-    this.#granting.refuseAll(
-      new RfaasError('ERR_RFAAS_CLOSED', 'the resource manager is stopping: try again later'),
-    )
+  refuseWaiting(why = stopping()): void {
+    this.#granting.refuseAll(why)
   }
 
   // ── clients ─────────────────────────────────────────────────────────────────────────────────
@@ -194,7 +192,7 @@ export class Manager {
       state: stateAfter(part, 'lose'),
       endedAtMs: nowMs,
     }))
-    const change = this.#state.change({
+    const change = this.#state.changeEach({
       nodes: [{ ...description, cores, lastSeenMs: nowMs, ...draining }],
       leases: [...closing.map(({ lease }) => lease), ...losing],
       ledger: closing.map(({ entry }) => entry),
@@ -363,4 +361,8 @@ export class Manager {
   #infoOf(parts: readonly LeaseRecord[]): LeaseInfo {
     return leaseInfo(parts, (name) => this.#nodes.get(name))
   }
+}
+
+function stopping(): RfaasError {
+  return new RfaasError('ERR_RFAAS_CLOSED', 'the resource manager is stopping: try again later')
 }

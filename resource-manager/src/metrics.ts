@@ -1,6 +1,7 @@
 // What Prometheus sees of the resource manager.
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
-import type { Manager } from './manager.js'
+import type { Leadership } from './leadership.js'
+import type { Office } from './office.js'
 
 export interface ManagerMetrics {
   grants: Counter
@@ -9,8 +10,9 @@ export interface ManagerMetrics {
   grantDuration: Histogram
 }
 
-/** Gauges are read off the manager when they are asked for: they cannot drift. */
-export function createMetrics(registry: Registry, manager: Manager): ManagerMetrics {
+/** Gauges are read off the manager when they are asked for: they cannot drift. One that does not decide
+ * has none. */
+export function createMetrics(registry: Registry, office: Office): ManagerMetrics {
   const registers = [registry]
   new Gauge({
     name: 'rfaas_leases',
@@ -18,7 +20,8 @@ export function createMetrics(registry: Registry, manager: Manager): ManagerMetr
     labelNames: ['state'],
     registers,
     collect() {
-      for (const [state, count] of manager.countLeases()) this.set({ state }, count)
+      this.reset()
+      for (const [state, count] of office.current?.countLeases() ?? []) this.set({ state }, count)
     },
   })
   new Gauge({
@@ -27,7 +30,9 @@ export function createMetrics(registry: Registry, manager: Manager): ManagerMetr
     labelNames: ['state'],
     registers,
     collect() {
-      for (const [state, count] of Object.entries(manager.countNodes())) this.set({ state }, count)
+      this.reset()
+      const counts = Object.entries(office.current?.countNodes() ?? {})
+      for (const [state, count] of counts) this.set({ state }, count)
     },
   })
   new Gauge({
@@ -36,9 +41,11 @@ export function createMetrics(registry: Registry, manager: Manager): ManagerMetr
     labelNames: ['state'],
     registers,
     collect() {
+      this.reset()
+      if (office.current === undefined) return
       let free = 0
       let leased = 0
-      for (const node of manager.nodes()) {
+      for (const node of office.current.nodes()) {
         if (node.state !== 'up') continue
         free += node.freeCores
         leased += node.cores - node.freeCores
@@ -52,7 +59,8 @@ export function createMetrics(registry: Registry, manager: Manager): ManagerMetr
     help: 'Requests for leases that wait until something is free',
     registers,
     collect() {
-      this.set(manager.countWaiting())
+      this.reset()
+      if (office.current !== undefined) this.set(office.current.countWaiting())
     },
   })
   return {
@@ -74,4 +82,49 @@ export function createMetrics(registry: Registry, manager: Manager): ManagerMetr
       registers,
     }),
   }
+}
+
+/** Of one of several managers. */
+export function addLeadershipMetrics(registry: Registry, leadership: Leadership): void {
+  const registers = [registry]
+  new Gauge({
+    name: 'rfaas_leader',
+    help: '1: this resource manager decides for all, 0: it follows',
+    registers,
+    collect() {
+      this.set(leadership.current === undefined ? 0 : 1)
+    },
+  })
+  new Gauge({
+    name: 'rfaas_leader_terms',
+    help: 'How often this resource manager was elected since its start',
+    registers,
+    collect() {
+      this.set(leadership.terms)
+    },
+  })
+  new Gauge({
+    name: 'rfaas_etcd_well',
+    help: '1: the member of etcd answers, has a leader and raised no alarm',
+    labelNames: ['member'],
+    registers,
+    collect() {
+      this.reset()
+      for (const { url, problem } of leadership.etcdStatus) {
+        this.set({ member: url }, problem === undefined ? 1 : 0)
+      }
+    },
+  })
+  new Gauge({
+    name: 'rfaas_etcd_database_bytes',
+    help: "Size of each member's database, of all that etcd is used for",
+    labelNames: ['member'],
+    registers,
+    collect() {
+      this.reset()
+      for (const { url, dbBytes } of leadership.etcdStatus) {
+        if (dbBytes !== undefined) this.set({ member: url }, dbBytes)
+      }
+    },
+  })
 }

@@ -1,5 +1,5 @@
 // The resource manager's routes: messages in, decisions of the manager out.
-import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 import type { Principal } from '../../lib/control/principal.js'
 import {
@@ -25,8 +25,9 @@ import {
 } from '../../lib/control/schemas.js'
 import type { ControlServer } from '../../lib/control/server.js'
 import { RfaasError } from '../../lib/errors.js'
-import type { Manager } from './manager.js'
+import { watchCaller } from './caller.js'
 import type { ManagerMetrics } from './metrics.js'
+import type { Office } from './office.js'
 
 const identifier = Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$' })
 const LeasePath = Type.Object({ id: identifier })
@@ -36,7 +37,6 @@ const RemoveQuery = Type.Object(
   { additionalProperties: false },
 )
 const NodeLeasePath = Type.Object({ name: identifier, id: identifier })
-const keepAliveMs = 15_000
 const Done = { 204: Type.Null({ description: 'done' }) }
 
 /** Who sent a request; throws when nobody knows. */
@@ -49,7 +49,7 @@ export interface NodeTerms {
 
 export function addLeaseRoutes(
   { app }: ControlServer,
-  manager: Manager,
+  office: Office,
   metrics: ManagerMetrics,
   principalOf: Authenticate,
 ): void {
@@ -65,8 +65,8 @@ export function addLeaseRoutes(
     async (request, reply) => {
       const timer = metrics.grantDuration.startTimer()
       try {
-        const caller = callerOf(request, reply)
-        const grant = await manager.grant(principalOf(request), request.body, caller)
+        const caller = watchCaller(request, reply)
+        const grant = await office.manager.grant(principalOf(request), request.body, caller)
         timer()
         metrics.grants.inc()
         return await reply.status(201).send(grant)
@@ -85,12 +85,12 @@ export function addLeaseRoutes(
         response: { 200: LeaseList },
       },
     },
-    (request) => ({ leases: manager.leases(principalOf(request)) }),
+    (request) => ({ leases: office.manager.leases(principalOf(request)) }),
   )
   app.get(
     '/v1/leases/:id',
     { schema: { summary: 'One lease', params: LeasePath, response: { 200: LeaseInfo } } },
-    (request) => manager.lease(principalOf(request), request.params.id),
+    (request) => office.manager.lease(principalOf(request), request.params.id),
   )
   app.post(
     '/v1/leases/:id/renew',
@@ -102,13 +102,14 @@ export function addLeaseRoutes(
         response: { 200: LeaseGrant },
       },
     },
-    (request) => manager.renew(principalOf(request), request.params.id, request.body.durationMs),
+    (request) =>
+      office.manager.renew(principalOf(request), request.params.id, request.body.durationMs),
   )
   app.delete(
     '/v1/leases/:id',
     { schema: { summary: 'Release a lease (idempotent)', params: LeasePath, response: Done } },
     async (request, reply) => {
-      await manager.release(principalOf(request), request.params.id)
+      await office.manager.release(principalOf(request), request.params.id)
       return reply.status(204).send(null)
     },
   )
@@ -123,7 +124,7 @@ export function addLeaseRoutes(
       },
     },
     async (request, reply) => {
-      await manager.revoke(principalOf(request), request.params.id, request.body?.noticeMs)
+      await office.manager.revoke(principalOf(request), request.params.id, request.body?.noticeMs)
       return reply.status(204).send(null)
     },
   )
@@ -136,7 +137,9 @@ export function addLeaseRoutes(
         response: { 200: UsageReport },
       },
     },
-    async (request) => ({ tenants: await manager.usage.sums(principalOf(request), request.query) }),
+    async (request) => ({
+      tenants: await office.manager.usage.sums(principalOf(request), request.query),
+    }),
   )
   app.get(
     '/v1/usage/entries',
@@ -147,26 +150,13 @@ export function addLeaseRoutes(
         response: { 200: UsageEntries },
       },
     },
-    (request) => manager.usage.entries(principalOf(request), request.query),
+    (request) => office.manager.usage.entries(principalOf(request), request.query),
   )
-}
-
-/** Aborts when the caller hangs up without an answer. While it waits its connection may be silent; a
- * host that vanishes is noticed all the same. */
-function callerOf(request: FastifyRequest, reply: FastifyReply): AbortSignal {
-  const gone = new AbortController()
-  const { socket } = request.raw
-  socket.setTimeout(0)
-  socket.setKeepAlive(true, keepAliveMs)
-  reply.raw.once('close', () => {
-    if (!reply.raw.writableFinished) gone.abort()
-  })
-  return gone.signal
 }
 
 export function addNodeRoutes(
   server: ControlServer,
-  manager: Manager,
+  office: Office,
   terms: NodeTerms,
   principalOf: Authenticate,
 ): void {
@@ -183,11 +173,11 @@ export function addNodeRoutes(
     async (request) => ({
       publicKey: terms.publicKeyPem,
       heartbeatMs: terms.heartbeatMs,
-      ...(await manager.register(principalOf(request), request.body)),
+      ...(await office.manager.register(principalOf(request), request.body)),
     }),
   )
   app.get('/v1/nodes', { schema: { summary: 'All nodes', response: { 200: NodeList } } }, () => ({
-    nodes: manager.nodes(),
+    nodes: office.manager.nodes(),
   }))
   app.delete(
     '/v1/nodes/:name',
@@ -201,7 +191,7 @@ export function addNodeRoutes(
     },
     async (request, reply) => {
       const force = request.query.force === 'true'
-      await manager.maintenance.remove(principalOf(request), request.params.name, force)
+      await office.manager.maintenance.remove(principalOf(request), request.params.name, force)
       return reply.status(204).send(null)
     },
   )
@@ -217,7 +207,7 @@ export function addNodeRoutes(
     },
     async (request, reply) => {
       const { name } = request.params
-      await manager.maintenance.drain(principalOf(request), name, request.body?.noticeMs)
+      await office.manager.maintenance.drain(principalOf(request), name, request.body?.noticeMs)
       return reply.status(204).send(null)
     },
   )
@@ -231,7 +221,7 @@ export function addNodeRoutes(
       },
     },
     async (request, reply) => {
-      await manager.maintenance.undrain(principalOf(request), request.params.name)
+      await office.manager.maintenance.undrain(principalOf(request), request.params.name)
       return reply.status(204).send(null)
     },
   )
@@ -245,7 +235,7 @@ export function addNodeRoutes(
         response: { 200: HeartbeatReply },
       },
     },
-    (request) => manager.heartbeat(principalOf(request), request.params.name, request.body),
+    (request) => office.manager.heartbeat(principalOf(request), request.params.name, request.body),
   )
   app.post(
     '/v1/nodes/:name/leave',
@@ -258,7 +248,7 @@ export function addNodeRoutes(
       },
     },
     async (request, reply) => {
-      await manager.leave(principalOf(request), request.params.name, request.body)
+      await office.manager.leave(principalOf(request), request.params.name, request.body)
       return reply.status(204).send(null)
     },
   )
@@ -271,7 +261,9 @@ export function addNodeRoutes(
       },
     },
     (request, reply) =>
-      manager.attach(principalOf(request), request.params.name, () => server.eventStream(reply)),
+      office.manager.attach(principalOf(request), request.params.name, () =>
+        server.eventStream(reply),
+      ),
   )
   app.post(
     '/v1/nodes/:name/leases/:id/active',
@@ -283,7 +275,7 @@ export function addNodeRoutes(
       },
     },
     async (request, reply) => {
-      await manager.activate(principalOf(request), request.params.name, request.params.id)
+      await office.manager.activate(principalOf(request), request.params.name, request.params.id)
       return reply.status(204).send(null)
     },
   )
@@ -298,7 +290,7 @@ export function addNodeRoutes(
       },
     },
     async (request, reply) => {
-      await manager.closed(
+      await office.manager.closed(
         principalOf(request),
         request.params.name,
         request.params.id,

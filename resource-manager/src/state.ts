@@ -19,6 +19,8 @@ import { NodeTable } from './nodes.js'
 import { leaseEnded } from './refusals.js'
 
 const rememberedClosedLeases = 1000
+// 250 parts of leases, or fewer with many cores: with their entries in the ledger less than a megabyte.
+const mostAtOnce = 25_000
 // A node learns our clock from our answers, a moment late: a lease that it ends this shortly before
 // its expiry has expired.
 const clockSkewMs = 1000
@@ -86,6 +88,30 @@ export class State {
     await this.#store.commit({ ...changes, removedLeases, usage })
   }
 
+  /** The same for what need not change together: a store need not take thousands of records at once. A
+   * part and its entry in the ledger stay together, nodes come first. */
+  async changeEach({ nodes = [], leases = [], ledger = [] }: Changes): Promise<void> {
+    const entries = new Map(ledger.map((entry) => [entry.id, entry]))
+    const pieces: LeaseRecord[][] = [[]]
+    let weight = 0
+    for (const lease of leases) {
+      if (weight > mostAtOnce) {
+        pieces.push([])
+        weight = 0
+      }
+      pieces.at(-1)!.push(lease)
+      weight += 100 + lease.cores.length
+    }
+    const changes = pieces.map((piece, index) =>
+      this.change({
+        nodes: index === 0 ? nodes : [],
+        leases: piece,
+        ledger: piece.flatMap(({ id }) => entries.get(id) ?? []),
+      }),
+    )
+    await Promise.all(changes)
+  }
+
   /** Resolves when everything that was decided so far is on disk. */
   settled(): Promise<void> {
     return this.#store.settled()
@@ -104,7 +130,7 @@ export class State {
       ended.push({ ...part, state, endedAtMs })
     }
     if (ended.length === 0) return this.settled()
-    await this.change({ leases: ended })
+    await this.changeEach({ leases: ended })
     for (const { id, node, state } of ended) {
       this.#logger.info({ lease: id, node, state }, 'lease ended')
       this.tell(id)
@@ -124,7 +150,7 @@ export class State {
       }
     }
     if (told.length === 0) return this.settled()
-    await this.change({ leases: told })
+    await this.changeEach({ leases: told })
     for (const { id, node } of told) {
       this.#logger.info({ lease: id, node, noticeMs }, 'lease is taken back')
       this.tell(id)

@@ -47,9 +47,7 @@ export interface Entry {
   lease: string
 }
 
-export type Compare =
-  | { key: string; createRevision: string }
-  | { key: string; value: string }
+export type Compare = { key: string; createRevision: string } | { key: string; value: string }
 
 /** Puts a value, or, without one, removes the key. */
 export interface Write {
@@ -121,12 +119,11 @@ export class Etcd {
       success: inGroups(writes.map(operation)),
       failure: otherwise.map((key) => ({ request_range: { key: encode(key) } })),
     }
-    const { header, succeeded = false, responses = [] } = await this.#call(
-      'kv/txn',
-      body,
-      Txn,
-      withinMs,
-    )
+    const {
+      header,
+      succeeded = false,
+      responses = [],
+    } = await this.#call('kv/txn', body, Txn, withinMs)
     const found = succeeded
       ? []
       : responses.map(({ response_range: { kvs = [] } = {} }) => kvs[0] && entryOf(kvs[0]))

@@ -38,7 +38,11 @@ export class EtcdCluster {
     this.#members = members
   }
 
-  static async start({ members = 1, hasty = false, args = [] }: EtcdOptions = {}): Promise<EtcdCluster> {
+  static async start({
+    members = 1,
+    hasty = false,
+    args = [],
+  }: EtcdOptions = {}): Promise<EtcdCluster> {
     const folder = mkdtempSync(join(tmpdir(), 'rfaas-etcd-'))
     const ports = await freePorts(2 * members)
     const places = Array.from({ length: members }, (_, index) => ({

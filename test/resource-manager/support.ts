@@ -32,6 +32,10 @@ import {
 export const MiB = 2 ** 20
 const cleanups: (() => void | Promise<void>)[] = []
 
+export function onCleanUp(undo: () => void | Promise<void>): void {
+  cleanups.push(undo)
+}
+
 /** For afterEach: undoes everything in reverse order. */
 export async function cleanUp(): Promise<void> {
   for (const undo of cleanups.splice(0).reverse()) await undo()

@@ -1,6 +1,7 @@
 // Options of the source `slurm`: what is allowed, and the defaults.
 import { homedir } from 'node:os'
 import { join, resolve } from 'node:path'
+import { parseUrls } from '../../../lib/control/manager-urls.js'
 import { RfaasError, invalidArgument } from '../../../lib/errors.js'
 import { parseBytes, parseDuration } from '../../../lib/units.js'
 
@@ -107,7 +108,8 @@ export function resolveSlurmConfig(options: SlurmOptions): SlurmConfig {
     ),
     nodeConfig:
       slurmNodeConfig === undefined ? undefined : path('slurmNodeConfig', slurmNodeConfig),
-    url: options.slurmUrl === undefined ? undefined : httpUrl('slurmUrl', options.slurmUrl),
+    url:
+      options.slurmUrl === undefined ? undefined : parseUrls('slurmUrl', options.slurmUrl).join(),
   }
 }
 
@@ -145,10 +147,4 @@ function time(field: string, value: number | string, minimum: number, maximum: n
 function path(field: string, value: string): string {
   if (typeof value === 'string' && value.startsWith('/')) return value
   throw invalidArgument(field, value, 'an absolute path, the same on every node')
-}
-
-function httpUrl(field: string, value: string): string {
-  const url = URL.canParse(value) ? new URL(value) : undefined
-  if (url?.protocol === 'http:' || url?.protocol === 'https:') return url.origin
-  throw invalidArgument(field, value, 'a URL such as https://manager.cluster:7070')
 }

@@ -4,13 +4,12 @@
 // nothing is started and nothing is given back: what runs goes on.
 import { userInfo } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Registry } from 'prom-client'
 import type { HarvestInfo, HarvestJobInfo } from '../../../lib/control/schemas.js'
 import type { Logger } from '../../../lib/control/log.js'
 import type { ManagedNodes, NodeSource } from '../source.js'
 import { BatchSystem } from './batch-system.js'
 import { jobScript } from './job-script.js'
-import { createSlurmMetrics, type SlurmMetrics } from './metrics.js'
+import type { SlurmMetrics } from './metrics.js'
 import {
   commentOf,
   instant,
@@ -38,7 +37,7 @@ export interface SlurmSourceOptions {
   nodes: ManagedNodes
   /** URL under which nodes reach the resource manager. */
   resourceManager: string
-  registry: Registry
+  metrics: SlurmMetrics
   logger: Logger
 }
 
@@ -62,7 +61,7 @@ export class SlurmSource implements NodeSource {
     this.#options = options
     this.#logger = options.logger
     this.#batch = new BatchSystem({ timeoutMs: commandTimeoutMs, signal: this.#stop.signal })
-    this.#metrics = createSlurmMetrics(options.registry, () => this.info)
+    this.#metrics = options.metrics
     this.#looking = this.#look()
   }
 
