@@ -75,6 +75,7 @@ step "native tests" npm run test:native
 step "addon under sanitizers" npm run test:addon
 step "fuzz targets" npm run fuzz -- short
 step "failure matrix" npm run test:faults -- --busy
+step "Slurm tests" npm run test:slurm
 step "Soft-RoCE tests" npm run test:roce
 step "demo" npm run demo
 

@@ -1,6 +1,10 @@
 // `rfaas nodes`: what the cluster has to lend. And what an operator does to nodes.
+import { setTimeout as sleep } from 'node:timers/promises'
+
 import { Command } from 'commander'
 
+import type { Client } from '../client/client.js'
+import { RfaasError } from '../errors.js'
 import type { NodeInfo } from '../control/schemas.js'
 import { formatBytes, formatDuration } from '../units.js'
 import { duration, jsonOption, withTarget, type Target } from './options.js'
@@ -78,16 +82,41 @@ export function drainCommand(): Command {
       duration,
     )
     .option('--now', 'take its leases back without notice')
-    .action(async (node: string, { notice, now = false, ...target }: Target & DrainFlags) => {
+    .option(
+      '--wait <time>',
+      'until nothing is leased on it any more, for at most so long',
+      duration,
+    )
+    .action(async (node: string, { notice, now = false, wait, ...target }: Target & DrainFlags) => {
       const { connect } = await import('./connect.js')
       const taken = now ? 0 : notice
-      await (await connect(target)).drain(node, taken === undefined ? {} : { notice: taken })
+      const client = await connect(target)
+      await client.drain(node, taken === undefined ? {} : { notice: taken })
+      if (wait !== undefined) await untilEmpty(client, node, wait)
       note(`node ${node} is draining: 'rfaas undrain ${node}' lends its cores again`)
     })
 }
 
+/** Rejects when it is not within `withinMs`. */
+async function untilEmpty(client: Client, name: string, withinMs: number): Promise<void> {
+  const giveUp = performance.now() + withinMs
+  for (;;) {
+    const node = (await client.nodes()).find((candidate) => candidate.name === name)
+    const leased = node === undefined ? 0 : node.cores - node.freeCores
+    if (leased === 0) return
+    if (performance.now() > giveUp) {
+      throw new RfaasError(
+        'ERR_RFAAS_DEADLINE',
+        `${leased} cores of node ${name} are still leased after ${formatDuration(withinMs)}: take them back with --notice or --now`,
+      )
+    }
+    await sleep(Math.min(100, withinMs))
+  }
+}
+
 interface DrainFlags {
   notice?: number
+  wait?: number
   now?: boolean
 }
 

@@ -3,6 +3,7 @@ import { Command } from 'commander'
 
 import { packageVersion } from '../package-root.js'
 import { doctorCommand } from './doctor.js'
+import { harvestCommand } from './harvest.js'
 import { includeCommand } from './include.js'
 import { invokeCommand } from './invoke.js'
 import { keysCommand } from './keys.js'
@@ -48,7 +49,9 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 interrupted.`,
   adopt(program, resourceManager)
   adopt(program, executorManager)
   adopt(program, keysCommand())
-  for (const command of [drainCommand(), undrainCommand()]) adopt(program, command)
+  for (const command of [drainCommand(), undrainCommand(), harvestCommand()]) {
+    adopt(program, command)
+  }
   return program
 }
 

@@ -1,6 +1,7 @@
 // A program's connection to a resource manager.
 import {
   DrainRequest,
+  HarvestInfo,
   LeaseList,
   NodeList,
   UsageReport,
@@ -159,6 +160,12 @@ export class Client {
   /** Operators: forgets a node that is not up, or any with `force`. Its leases are closed as lost. */
   async removeNode(node: string, { force = false } = {}): Promise<void> {
     await this.#maintain('DELETE', node, force ? '?force=true' : '')
+  }
+
+  /** Operators: what the batch system runs and leaves idle, and what is harvested. */
+  async harvest(): Promise<HarvestInfo> {
+    this.#check()
+    return this.#link.request('/v1/harvest', { schema: HarvestInfo })
   }
 
   /** Leases that hold cores, and those that closed a while ago. */

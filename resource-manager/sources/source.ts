@@ -20,6 +20,8 @@ export interface NodeSource {
 /** What a source may know of the manager's nodes, and do to them. */
 export interface ManagedNodes {
   list(): NodeInfo[]
+  /** When somebody else is expected to want the node, Unix time; undefined: nobody is. */
+  expect(name: string, idleUntilMs: number | undefined): void
   /** Nothing of a node that is not up runs any more, nor ever will: its leases are closed as lost. */
   remove(name: string): Promise<void>
 }

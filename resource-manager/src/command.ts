@@ -90,6 +90,7 @@ function withSlurmFlags(command: Command): Command {
     .option('--slurm-memory-reserve <size>', 'idle memory to leave on each node (default: 0)')
     .option('--slurm-shared', 'also take what is idle on nodes that run other jobs')
     .option('--slurm-poll-ms <time>', 'interval in which Slurm is asked (default: 5s)')
+    .option('--slurm-command-timeout-ms <time>', 'that a command of Slurm may take (default: 15s)')
     .option('--slurm-min-idle-ms <time>', 'how long something has to be idle before (default: 0)')
     .option('--slurm-notice-ms <time>', 'for leases when Slurm wants a node back (default: 30s)')
     .option('--slurm-time-limit-ms <time>', 'of harvest jobs (default: that of the partition)')

@@ -51,6 +51,7 @@ export class Harvest implements Duty {
       resourceManager: this.#config.url ?? url,
       nodes: {
         list: () => manager.nodes(),
+        expect: (name, idleUntilMs) => manager.expect(name, idleUntilMs),
         remove: (name) => manager.maintenance.remove(openPrincipal, name),
       },
       metrics: this.#metrics,

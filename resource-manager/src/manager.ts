@@ -235,6 +235,12 @@ export class Manager {
     await this.#state.revoke(this.#nodes.holding(name), noticeMs)
   }
 
+  /** When somebody else is expected to want the node, Unix time; undefined: nobody is. Placement may
+   * take it into account. */
+  expect(name: string, idleUntilMs: number | undefined): void {
+    this.#nodes.expect(name, idleUntilMs)
+  }
+
   attach(principal: Principal, name: string, open: () => EventStream): void {
     requireNode(principal, name)
     this.#requireKnown(name)

@@ -82,7 +82,7 @@ export class Daemon {
   get complaints(): string[] {
     return this.#log
       .split('\n')
-      .filter((line) => /"level":[456]0/.test(line))
+      .filter((line) => /"level":"(warn|error|fatal)"/.test(line))
       .slice(-8)
   }
 

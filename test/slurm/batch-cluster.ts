@@ -2,7 +2,15 @@
 // own. Nodes are virtual: all on this host, each with some cores of it.
 import { execFile, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { createServer } from 'node:net'
 import { hostname, tmpdir, userInfo } from 'node:os'
 import { join } from 'node:path'
@@ -76,6 +84,18 @@ export class BatchCluster {
     this.#start('slurmctld', 'slurmctld', [])
   }
 
+  /** The controller writes what it knows a while later; what a crash finds unwritten is forgotten. */
+  async saved(): Promise<void> {
+    const path = join(this.folder, 'state/job_state')
+    const beforeMs = Date.now()
+    for (const { job_id } of await this.jobs()) {
+      await this.run('scontrol', ['update', `JobId=${job_id}`, 'AdminComment=saved'])
+    }
+    await this.eventually('the controller has saved its jobs', () =>
+      Promise.resolve(statSync(path).mtimeMs > beforeMs),
+    )
+  }
+
   /** As a crash does. */
   async killController(): Promise<void> {
     await this.#end('slurmctld', 'SIGKILL')
@@ -127,6 +147,22 @@ export class BatchCluster {
       .join('\n')
   }
 
+  /** Processes of its jobs whose command line contains `text`: nobody else has this configuration in
+   * their environment. */
+  processes(text = ''): number[] {
+    const mark = `SLURM_CONF=${this.configuration}\0`
+    return readdirSync('/proc').flatMap((entry) => {
+      if (!/^\d+$/.test(entry) || Number(entry) === process.pid) return []
+      try {
+        const read = (name: string): string => readFileSync(`/proc/${entry}/${name}`, 'latin1')
+        const ours = read('environ').includes(mark) && read('cmdline').includes(text)
+        return ours ? [Number(entry)] : []
+      } catch {
+        return [] // it ended meanwhile, or is another user's
+      }
+    })
+  }
+
   async eventually(what: string, condition: () => Promise<boolean>): Promise<void> {
     const giveUp = performance.now() + 30_000
     while (!(await condition().catch(() => false))) {
@@ -146,7 +182,7 @@ export class BatchCluster {
     }
     const names = [...this.#daemons.keys()].reverse()
     await Promise.all(names.map((name) => this.#end(name, 'SIGTERM')))
-    for (const pid of this.#left()) process.kill(pid, 'SIGKILL')
+    for (const pid of this.processes()) process.kill(pid, 'SIGKILL')
     rmSync(this.folder, { recursive: true, force: true })
   }
 
@@ -168,21 +204,6 @@ export class BatchCluster {
     const timer = setTimeout(() => child.kill('SIGKILL'), endWithinMs)
     await ended
     clearTimeout(timer)
-  }
-
-  /** Processes of jobs, and slurmstepd: nobody else has this configuration in their environment. */
-  #left(): number[] {
-    const mark = `SLURM_CONF=${this.configuration}\0`
-    return readdirSync('/proc').flatMap((entry) => {
-      if (!/^\d+$/.test(entry)) return []
-      try {
-        return readFileSync(`/proc/${entry}/environ`, 'latin1').includes(mark)
-          ? [Number(entry)]
-          : []
-      } catch {
-        return []
-      }
-    })
   }
 }
 

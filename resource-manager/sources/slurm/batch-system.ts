@@ -9,7 +9,8 @@ import { run, runJson, type RunOptions } from './program.js'
 const text = Type.String({ maxLength: 65_536 })
 const count = Type.Integer({ minimum: 0, maximum: 65_535 })
 const mebibytes = Type.Integer({ minimum: 0, maximum: 2 ** 40 })
-const time = Type.Integer({ minimum: 0, maximum: 2 ** 40 })
+/** Unix time in seconds, to the end of the year 9999. */
+const time = Type.Integer({ minimum: 0, maximum: 253_402_300_799 })
 
 const SlurmNode = Type.Object({
   /** Short enough for the nodes that are made of it. */
@@ -42,7 +43,7 @@ const SlurmJob = Type.Object({
   node_count: Type.Integer({ minimum: 0 }),
   cpus: Type.Integer({ minimum: 0 }),
   memory_per_node: Type.Union([Type.Integer({ minimum: 0 }), Type.Null()]),
-  /** Unix time in seconds. Of a job that waits, when Slurm plans to start it; 0: not yet. */
+  /** Of a job that waits, when Slurm plans to start it; 0: not yet. */
   start_time: time,
   end_time: time,
   /** When it was told that it has to go; 0: it was not. */
@@ -50,6 +51,13 @@ const SlurmJob = Type.Object({
 })
 export type SlurmJob = Static<typeof SlurmJob>
 
+/** Without a controller, sinfo and squeue say so here, list nothing and end with exit code 0. */
+const Failures = Type.Object({
+  errors: Type.Array(
+    Type.Object({ description: Type.Optional(text), error: Type.Optional(text) }),
+    { maxItems: 1000 },
+  ),
+})
 const NodesAnswer = Type.Object({ nodes: Type.Array(SlurmNode, { maxItems: 100_000 }) })
 const JobsAnswer = Type.Object({ jobs: Type.Array(SlurmJob, { maxItems: 1_000_000 }) })
 
@@ -146,8 +154,15 @@ export class BatchSystem {
     return new Map(Array.from(fields, ([, field = '', value = '']) => [field, value]))
   }
 
-  #json(program: 'sinfo' | 'squeue'): Promise<unknown> {
-    return runJson(program, ['--json'], this.#options)
+  async #json(program: 'sinfo' | 'squeue'): Promise<unknown> {
+    const answer = await runJson(program, ['--json'], this.#options)
+    const [error] = check(Failures, answer, `the answer of ${program}`).errors
+    if (error === undefined) return answer
+    const why = error.description ?? error.error ?? 'an error without a name'
+    throw new RfaasError(
+      'ERR_RFAAS_UNAVAILABLE',
+      `${program} says: ${why.slice(0, 500)} (does slurmctld answer?)`,
+    )
   }
 }
 

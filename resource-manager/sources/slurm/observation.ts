@@ -9,6 +9,8 @@ export const jobName = 'rfaas-harvest'
 export interface OwnJob extends HarvestJob {
   slurm: SlurmJob
   over: boolean
+  /** When its time is up, or another job is planned to start on its node. */
+  idleUntilMs: number
 }
 
 export interface Observation {
@@ -43,6 +45,17 @@ export function observe(
   { user, partition, resourceManager }: Mine,
 ): Observation {
   const prefix = commentOf(resourceManager, '')
+  const plannedOn = new Set(
+    answer.nodes.flatMap(({ name, state_flags }) =>
+      state_flags.includes('PLANNED') ? [name] : [],
+    ),
+  )
+  // Slurm does not say which job it keeps a node for: the first may be it.
+  const nextStart = answer.jobs.reduce(
+    (earliest, { job_state, start_time }) =>
+      job_state === 'PENDING' && start_time > 0 ? Math.min(earliest, start_time) : earliest,
+    Infinity,
+  )
   const jobs = answer.jobs.flatMap((job): OwnJob[] => {
     if (job.name !== jobName || job.user_name !== user) return []
     const { comment, job_id: id, job_state, cpus: cores } = job
@@ -54,7 +67,9 @@ export function observe(
     // Slurm has given notice.
     else if (running.has(job_state) && job.preempt_time === 0) state = 'running'
     const over = state === 'ending' && !running.has(job_state) && !ending.has(job_state)
-    return [{ id, batchNode, node, cores, state, slurm: job, over }]
+    const plannedMs = plannedOn.has(batchNode) ? nextStart : Infinity
+    const idleUntilMs = Math.min(plannedMs, job.end_time) * 1000
+    return [{ id, batchNode, node, cores, state, slurm: job, over, idleUntilMs }]
   })
   const ours = answer.nodes.filter(({ partitions }) => partitions.includes(partition))
   const nodes = ours.map((node): BatchNode => {

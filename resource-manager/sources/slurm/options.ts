@@ -22,6 +22,8 @@ export interface SlurmOptions {
   slurmShared?: boolean
   /** Interval in which Slurm is asked. Default 5 s. */
   slurmPollMs?: number | string
+  /** How long a command of Slurm may take. Default 15 s. */
+  slurmCommandTimeoutMs?: number | string
   /** How long something has to be idle before it is taken. Default 0. */
   slurmMinIdleMs?: number | string
   /** Notice that leases get when Slurm wants a node back; less than the partition's GraceTime.
@@ -51,6 +53,7 @@ export interface SlurmConfig {
   memoryReserveMiB: number
   shared: boolean
   pollMs: number
+  commandTimeoutMs: number
   minIdleMs: number
   noticeMs: number
   timeLimitMs: number | undefined
@@ -70,6 +73,7 @@ export const slurmOptionNames = [
   'slurmMemoryReserve',
   'slurmShared',
   'slurmPollMs',
+  'slurmCommandTimeoutMs',
   'slurmMinIdleMs',
   'slurmNoticeMs',
   'slurmTimeLimitMs',
@@ -95,6 +99,12 @@ export function resolveSlurmConfig(options: SlurmOptions): SlurmConfig {
     ),
     shared: options.slurmShared === true,
     pollMs: time('slurmPollMs', options.slurmPollMs ?? 5000, 100, dayMs),
+    commandTimeoutMs: time(
+      'slurmCommandTimeoutMs',
+      options.slurmCommandTimeoutMs ?? 15_000,
+      100,
+      3_600_000,
+    ),
     minIdleMs: time('slurmMinIdleMs', options.slurmMinIdleMs ?? 0, 0, dayMs),
     noticeMs: time('slurmNoticeMs', options.slurmNoticeMs ?? 30_000, 1000, 3_600_000),
     timeLimitMs:

@@ -65,7 +65,9 @@ export function plan(
   for (const batchNode of byIdle) {
     const present = jobsOn.get(batchNode.name) ?? []
     const cores = Math.min(idleCores(batchNode, present), budget)
-    const memoryMiB = batchNode.memoryMiB - batchNode.allocatedMemoryMiB - limits.memoryReserveMiB
+    const idleMiB = batchNode.memoryMiB - batchNode.allocatedMemoryMiB - limits.memoryReserveMiB
+    // Cores that are left idle are worth nothing without memory.
+    const memoryMiB = Math.floor((idleMiB * cores) / unallocated(batchNode))
     if (cores < 1 || memoryMiB < minMemoryMiB) continue
     // One at a time: the next look shows what became of it.
     if (present.some(({ state }) => state !== 'running')) continue

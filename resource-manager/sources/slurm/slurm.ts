@@ -21,7 +21,6 @@ import {
 import type { SlurmConfig } from './options.js'
 import { plan, type NewJob, type Plan } from './planning.js'
 
-const commandTimeoutMs = 15_000
 // Beyond the notice, for the executor manager to end: it has to be gone before Slurm kills it.
 const endSeconds = 5
 // A job that does not start at once would start when something else is idle than it was made for.
@@ -60,7 +59,8 @@ export class SlurmSource implements NodeSource {
   constructor(options: SlurmSourceOptions) {
     this.#options = options
     this.#logger = options.logger
-    this.#batch = new BatchSystem({ timeoutMs: commandTimeoutMs, signal: this.#stop.signal })
+    const { commandTimeoutMs: timeoutMs } = options.config
+    this.#batch = new BatchSystem({ timeoutMs, signal: this.#stop.signal })
     this.#metrics = options.metrics
     this.#looking = this.#look()
   }
@@ -181,6 +181,9 @@ export class SlurmSource implements NodeSource {
         })
       }
       const since = this.#since.get(id)!
+      if (job.state === 'running' && registered?.job === `${id}`) {
+        this.#options.nodes.expect(node, job.idleUntilMs)
+      }
       const late = job.state === 'running' && nowMs - since.atMs > registerWithinMs
       if (late && !since.told && registered?.job !== `${id}`) {
         since.told = true

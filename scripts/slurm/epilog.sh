@@ -1,0 +1,8 @@
+#!/bin/sh
+# Slurm's Epilog, the other half of prolog.sh: the job has ended, its node lends its cores again. For
+# nodes that have one job at a time.
+set -a
+[ -r /etc/rfaas/slurm.env ] && . /etc/rfaas/slurm.env
+set +a
+rfaas undrain "$SLURMD_NODENAME" 2>&1 | logger -t rfaas-epilog
+exit 0

@@ -1,0 +1,129 @@
+// A batch system that dies, hangs or talks nonsense, and jobs that end without a word.
+import { chmodSync, mkdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterEach, describe, expect, test } from 'vitest'
+
+import { request } from '../../lib/control/http.js'
+import { UsageEntries } from '../../lib/control/schemas.js'
+import type { Functions } from '../../lib/index.js'
+import { bytes, deployOptions, nativePackage } from '../integration/support.js'
+import {
+  cleanUp,
+  node,
+  startHarvest,
+  startSlurm,
+  temporaryFolder,
+  type Harvest,
+} from './support.js'
+
+afterEach(cleanUp)
+
+const oneCore = { cores: 1, memory: '256MiB', duration: '10m', wait: '30s' }
+
+async function health({ manager }: Harvest): Promise<string[]> {
+  const answer = await fetch(`${manager.url}/healthz`)
+  expect(answer.status).toBe(200)
+  return ((await answer.json()) as { warnings: string[] }).warnings
+}
+
+/** Slurm fails: the operator is told, and the lease goes on. */
+async function isToldAndGoesOn(harvest: Harvest, functions: Functions, why: RegExp): Promise<void> {
+  await harvest.slurm.eventually(`the manager says that Slurm fails: ${why}`, async () => {
+    const { state, reason } = await harvest.info()
+    return state === 'failing' && why.test(reason ?? '')
+  })
+  expect(await health(harvest)).toEqual([expect.stringContaining('Slurm')])
+  expect(await harvest.metric('rfaas_slurm_up')).toBe(0)
+  expect(harvest.manager.complaints.join()).toMatch(why)
+  expect(await functions.invoke('echo', bytes(3))).toEqual(bytes(3))
+}
+
+describe('a Slurm that fails costs no running lease', () => {
+  test('when its controller is killed, and is used again when it is back', async () => {
+    const slurm = await startSlurm([node('n1')])
+    const harvest = await startHarvest(slurm)
+    const lease = await harvest.client.lease(oneCore)
+    const functions = await lease.deploy(nativePackage(), deployOptions)
+    expect(await health(harvest)).toEqual([])
+    await slurm.saved()
+    await slurm.killController()
+    await isToldAndGoesOn(harvest, functions, /(sinfo|squeue) says: /)
+    // What is free can still be leased.
+    const another = await harvest.client.lease(oneCore)
+    await another.release()
+    slurm.startController()
+    await slurm.eventually('Slurm is used again', async () => {
+      return (await harvest.metric('rfaas_slurm_up')) === 1
+    })
+    expect(await health(harvest)).toEqual([])
+    expect((await harvest.info()).jobs).toMatchObject([{ node: 'n1', state: 'running' }])
+    expect(await functions.invoke('echo', bytes(4))).toEqual(bytes(4))
+    await lease.release()
+  })
+
+  test('when its answers are garbage, empty, forged or never come', async () => {
+    const slurm = await startSlurm([node('n1')])
+    // Stands before the real commands as soon as it is there.
+    const folder = join(temporaryFolder(), 'bin')
+    mkdirSync(folder)
+    const answer = (program: string, script: string): void => {
+      writeFileSync(join(folder, program), `#!/bin/sh\n${script}\n`)
+      chmodSync(join(folder, program), 0o755)
+    }
+    const harvest = await startHarvest(
+      slurm,
+      { '--slurm-command-timeout-ms': '2s' },
+      { PATH: `${folder}:${process.env['PATH']}` },
+    )
+    const lease = await harvest.client.lease(oneCore)
+    const functions = await lease.deploy(nativePackage(), deployOptions)
+    for (const [program, script, why] of [
+      ['sinfo', 'head -c 100000 /dev/urandom', /sinfo printed what is not JSON/],
+      ['squeue', 'exit 0', /squeue printed what is not JSON: nothing/],
+      [
+        'sinfo',
+        `echo '{"errors":[],"nodes":[{"name":"; rm -rf /"}]}'`,
+        /answer of sinfo is not valid: nodes/,
+      ],
+      ['squeue', 'echo lost >&2; exit 7', /squeue ended with exit code 7: lost/],
+      ['sinfo', 'sleep 600 & sleep 600', /sinfo did not answer within 2000 ms/],
+    ] as const) {
+      answer(program, script)
+      await isToldAndGoesOn(harvest, functions, why)
+      answer(program, `exec /usr/bin/${program} "$@"`)
+      await slurm.eventually('it is well again', async () => {
+        return (await harvest.info()).state === 'ok'
+      })
+    }
+    // What makes sense and is wrong: no job is ours, no node is there.
+    answer('squeue', `echo '{"errors":[],"jobs":[]}'`)
+    await slurm.eventually('no job is known', async () => (await harvest.info()).jobs.length === 0)
+    answer('sinfo', `echo '{"errors":[],"nodes":[]}'`)
+    await slurm.eventually(
+      'no node is known',
+      async () => (await harvest.info()).nodes.length === 0,
+    )
+    expect(await functions.invoke('echo', bytes(5))).toEqual(bytes(5))
+    expect((await harvest.client.nodes()).map(({ state }) => state)).toEqual(['up'])
+    await lease.release()
+  })
+})
+
+describe('an executor manager that is killed in its job', () => {
+  test('is lost: its leases are closed when Slurm says that the job is over', async () => {
+    const slurm = await startSlurm([node('n1')])
+    const harvest = await startHarvest(slurm, { '--node-timeout-ms': '1s' })
+    const lease = await harvest.client.lease(oneCore)
+    const [job] = await slurm.harvestJobs('RUNNING')
+    const [manager] = slurm.processes('executor-manager/src/main.js')
+    process.kill(manager!, 'SIGKILL')
+    const entries = async () => {
+      const url = `${harvest.manager.url}/v1/usage/entries`
+      return (await request(url, { schema: UsageEntries })).entries
+    }
+    await slurm.eventually('the lease is closed', async () => (await entries()).length > 0)
+    expect(await entries()).toMatchObject([{ id: lease.id, job: `${job!.job_id}`, reason: 'lost' }])
+    expect((await slurm.job(job!.job_id)).job_state).toBe('FAILED')
+    expect(harvest.manager.complaints.join()).toMatch(/harvest job failed/)
+  })
+})
