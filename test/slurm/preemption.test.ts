@@ -49,3 +49,25 @@ describe('a node that Slurm leaves idle', () => {
     expect(manager.complaints).toEqual([])
   })
 })
+
+describe('a lease over two nodes of which Slurm wants one back', () => {
+  test('loses no call: they go to the other node', async () => {
+    const slurm = await startSlurm([node('n1', 1), node('n2', 1)])
+    const { client } = await startHarvest(slurm)
+    const lease = await client.lease({ ...oneCore, cores: 2, nodes: 2 })
+    const functions = await lease.deploy(nativePackage(), deployOptions)
+    const lost = once(lease, 'partLost')
+    const job = await slurm.submit('echo here', { cores: 1, node: 'n1' })
+    let over = false
+    void lost.then(() => (over = true))
+    for (let i = 0; !over; i = (i + 1) % 256) {
+      expect(await functions.invoke('echo', bytes(i))).toEqual(bytes(i))
+    }
+    expect((await lost).slice(0, 1)).toEqual(['n1'])
+    await slurm.eventually('the job has run', async () => {
+      return (await slurm.job(job)).job_state === 'COMPLETED'
+    })
+    expect(await functions.invoke('echo', bytes(9))).toEqual(bytes(9))
+    await lease.release()
+  })
+})

@@ -49,7 +49,10 @@ describe('a node that runs a job', () => {
     expect(nodes).toMatchObject([{ name: 'n1', batchCores: 1, harvestedCores: 1, idleCores: 0 }])
     expect(jobs).toMatchObject([{ cores: 1, memoryBytes: 1500 * 2 ** 20 }])
     const [manager] = slurm.processes('executor-manager/src/main.js')
-    for (const pid of [manager!, ...childrenOf(manager!)]) expect(niceOf(pid)).toBe(19)
+    for (const pid of [manager!, ...childrenOf(manager!)]) {
+      expect(niceOf(pid)).toBe(19)
+      expect(await slurm.run('ionice', ['-p', `${pid}`])).toBe('idle')
+    }
     await lease.release()
   })
 })

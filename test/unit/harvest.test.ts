@@ -1,4 +1,5 @@
 // What is harvested, and what is made of the answers of a batch system.
+import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 
 import type { SlurmJob, SlurmNode } from '../../resource-manager/sources/slurm/batch-system.js'
@@ -98,6 +99,66 @@ describe('what is harvested', () => {
   it('is not what has too little memory', () => {
     expect(started([batchNode('n1', 0, { memoryMiB: 400 })], [])).toEqual([])
   })
+})
+
+const anyNodes = fc.uniqueArray(
+  fc.record({
+    name: fc.constantFrom('n1', 'n2', 'n3', 'n4', 'n5'),
+    cores: fc.integer({ min: 0, max: 64 }),
+    batch: fc.integer({ min: 0, max: 64 }),
+    ours: fc.array(fc.tuple(fc.integer({ min: 1, max: 16 }), fc.integer({ min: 0, max: 2 })), {
+      maxLength: 3,
+    }),
+    memoryMiB: fc.integer({ min: 0, max: 64_000 }),
+    allocatedMemoryMiB: fc.integer({ min: 0, max: 64_000 }),
+    usable: fc.boolean(),
+  }),
+  { selector: ({ name }) => name },
+)
+const anyLimits = fc.record({
+  cap: fc.oneof(fc.constant(Infinity), fc.integer({ min: 0, max: 128 })),
+  reserve: fc.integer({ min: 0, max: 128 }),
+  memoryReserveMiB: fc.integer({ min: 0, max: 8000 }),
+  shared: fc.boolean(),
+})
+
+it('whatever Slurm says, no more is taken than is idle, within the cap and beyond the reserve', () => {
+  fc.assert(
+    fc.property(anyNodes, anyLimits, (drawn, limits) => {
+      let id = 0
+      const jobs = drawn.flatMap(({ name, ours }) =>
+        ours.map(([cores, state]) =>
+          job((id += 1), name, cores, (['pending', 'running', 'ending'] as const)[state]!),
+        ),
+      )
+      const coresOf = (some: readonly HarvestJob[]): number =>
+        some.reduce((sum, { cores }) => sum + cores, 0)
+      const nodes = drawn.map(({ batch, ours: _, ...node }): BatchNode => {
+        const present = jobs.filter((one) => one.batchNode === node.name && one.state !== 'pending')
+        return { ...node, address: node.name, allocatedCores: batch + coresOf(present) }
+      })
+      const { start, giveBack } = plan(nodes, jobs, limits, always)
+      const held = coresOf(jobs.filter(({ state }) => state !== 'ending'))
+      const started = start.reduce((sum, { cores }) => sum + cores, 0)
+      if (started > 0) expect(held + started).toBeLessThanOrEqual(limits.cap)
+      expect(giveBack.every(({ state }) => state !== 'ending')).toBe(true)
+      let left = nodes.reduce(
+        (sum, { usable, cores, allocatedCores }) =>
+          sum + (usable ? Math.max(0, cores - allocatedCores) : 0),
+        0,
+      )
+      left -= started
+      if (started > 0) expect(left).toBeGreaterThanOrEqual(limits.reserve)
+      for (const { batchNode, cores, memoryMiB, node } of start) {
+        expect(batchNode.usable).toBe(true)
+        expect(cores).toBeLessThanOrEqual(batchNode.cores - batchNode.allocatedCores)
+        const idleMiB = batchNode.memoryMiB - batchNode.allocatedMemoryMiB
+        expect(memoryMiB).toBeLessThanOrEqual(idleMiB - limits.memoryReserveMiB)
+        expect(jobs.map((one) => one.node)).not.toContain(node)
+      }
+    }),
+    { numRuns: 500 },
+  )
 })
 
 const mine = { user: 'rfaas', partition: 'faas', resourceManager: 'http://10.0.0.1:7070' }

@@ -174,8 +174,10 @@ export class SlurmSource implements NodeSource {
         if (before !== undefined && job.over) this.#ended(job)
       }
       const registered = nodes.get(node)
-      if (job.over && registered?.job === `${id}` && registered.state === 'lost') {
-        // Slurm has the last word about its processes; the node itself cannot confirm anything more.
+      const over = job.over && before?.state === slurm.job_state
+      if (over && registered?.job === `${id}` && registered.state === 'lost') {
+        // Slurm has the last word about its processes; the node itself cannot confirm anything more. Not at
+        // the first look: a manager that has just begun has not heard of its nodes yet.
         this.#options.nodes.remove(node).catch((error: unknown) => {
           this.#logger.error({ err: error, node }, 'a node that is gone could not be removed')
         })
