@@ -4,6 +4,7 @@ import { constants, copyFileSync } from 'node:fs'
 import { open, type RootDatabase } from 'lmdb'
 import { inspect } from '../../lib/control/check.js'
 import { isRunning, ProcessIdentity } from '../../lib/control/process-identity.js'
+import { lastTransaction } from './lmdb.js'
 import {
   decodeRecord,
   decodeVersion,
@@ -14,11 +15,12 @@ import {
   replaceInSum,
 } from './record.js'
 
-// Transactions of the rehearsal: what is freed by one is used again two later.
-const rehearsals = 4
+// Of the ledger only the end is ever written.
+const rehearsedEntries = 1000
 
 function flawOf(path: string, copy: string): string | undefined {
   const db = openDatabase(path)
+  const before = lastTransaction(db)
   const version = db.get(keys.version)
   if (version !== undefined) {
     const format = decodeVersion(version)
@@ -28,6 +30,14 @@ function flawOf(path: string, copy: string): string | undefined {
   }
   const flaw = recordsFlaw(db)
   if (flaw !== undefined) return flaw
+  const sum = decodeRecord(keys.sum, db.get(keys.sum) ?? '') as RecordSum | undefined
+  // Nothing was ever stored without it.
+  if (sum === undefined && before > 0) return 'its records are gone'
+  const { transaction = before } = sum ?? {}
+  // Another manager may be writing at this moment.
+  if (transaction !== before && lastTransaction(db) === before) {
+    return `its records are of transaction ${transaction}, the file is of ${before}`
+  }
   const owner = decodeRecord(keys.owner, db.get(keys.owner) ?? '')
   // What another manager writes cannot be copied, and it will be named as the obstacle.
   if (inspect(ProcessIdentity, owner, 'it') === undefined && isRunning(owner as ProcessIdentity)) {
@@ -35,12 +45,11 @@ function flawOf(path: string, copy: string): string | undefined {
   }
   try {
     copyFileSync(path, copy, constants.COPYFILE_FICLONE)
+    return writingFlaw(openDatabase(copy, { noSync: true }))
   } catch (error) {
-    // Without room for a copy the store can be read, and nothing will be written.
-    if ((error as NodeJS.ErrnoException).code === 'ENOSPC') return undefined
+    if (isFull(error)) return undefined
     throw error
   }
-  return writingFlaw(openDatabase(copy, { noSync: true }))
 }
 
 function openDatabase(path: string, more: { noSync?: boolean } = {}): RootDatabase<string, string> {
@@ -61,6 +70,8 @@ function recordsFlaw(db: RootDatabase<string, string>): string | undefined {
     // A page that points back to an earlier one would be read for ever.
     if (typeof key !== 'string' || key <= previous) return 'its records are out of order'
     previous = key
+    // It is there, but the pages above do not lead to it.
+    if (db.get(key) !== value) return `record ${key} is not where it belongs`
     const record = decodeRecord(key, value)
     if (record === undefined) return notAsStored(key)
     if (key !== keys.sum) found = replaceInSum(found, undefined, value)
@@ -72,23 +83,39 @@ function recordsFlaw(db: RootDatabase<string, string>): string | undefined {
   return found.checksums === stored.checksums ? undefined : 'records are older than others'
 }
 
-/** The list of free pages is used only by who writes: a wrong one leads LMDB to overwrite records. */
+/** What only a writer uses may be wrong, too: the list of free pages (LMDB would overwrite records), the
+ * free room in a page (it would end with a signal). So all that will be written again is: longer, which
+ * splits pages, then removed, which joins them, then as it was. */
 function writingFlaw(copy: RootDatabase<string, string>): string | undefined {
-  for (let turn = 0; turn < rehearsals; turn += 1) {
+  // '0' is the character after '/'.
+  const written = ['lease', 'meta', 'node', 'usage'].flatMap((kind) => [
+    ...copy.getRange({ start: `${kind}/`, end: `${kind}0` }),
+  ])
+  const ledger = { start: 'ledger0', end: 'ledger/', reverse: true, limit: rehearsedEntries }
+  const records = [...written, ...copy.getRange(ledger)]
+  const turns: ((key: string, value: string) => unknown)[] = [
+    (key, value) => copy.putSync(key, value + value),
+    (key) => copy.removeSync(key),
+    (key, value) => copy.putSync(key, value),
+    // What the first has freed is used again from here on.
+    (key, value) => copy.putSync(key, value),
+  ]
+  for (const turn of turns) {
     copy.transactionSync(() => {
-      for (const kind of ['lease', 'meta', 'node']) {
-        // '0' is the character after '/'.
-        const records = [...copy.getRange({ start: `${kind}/`, end: `${kind}0` })]
-        for (const { key, value } of records) copy.putSync(key, value)
-      }
+      for (const { key, value } of records) turn(key, value)
     })
   }
   const flaw = recordsFlaw(copy)
-  return flaw === undefined ? undefined : `its list of free pages is wrong (${flaw})`
+  return flaw === undefined ? undefined : `it cannot be written (${flaw})`
 }
 
 function notAsStored(key: string): string {
   return `record ${key} is not as it was stored: its checksum differs`
+}
+
+/** Without room for it, nothing will be written to the store either. */
+function isFull(error: unknown): boolean {
+  return (error as NodeJS.ErrnoException).code === 'ENOSPC' || /No space left/.test(String(error))
 }
 
 let flaw: string | undefined

@@ -1,8 +1,17 @@
 // LMDB maps its file and believes it: a damaged page ends the process that reads it with a signal. So a
 // process of its own reads everything once before the resource manager opens the store.
 import { execFile } from 'node:child_process'
-import { closeSync, fstatSync, openSync, readSync, rmSync, statSync } from 'node:fs'
-import { join } from 'node:path'
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  openSync,
+  readdirSync,
+  readSync,
+  rmSync,
+  statSync,
+} from 'node:fs'
+import { basename, dirname, join } from 'node:path'
 import { RfaasError } from '../../lib/errors.js'
 import { packageRoot } from '../../lib/package-root.js'
 
@@ -13,6 +22,7 @@ const foreignSignals = new Set<unknown>(['SIGKILL', 'SIGTERM', 'SIGINT', 'SIGHUP
 /** Rejects when the store at `path` is damaged; resolves when it is sound, new, or of another format.
  * Whether another manager uses it makes no difference: the owner's record is left alone. */
 export async function checkLmdbStore(path: string): Promise<void> {
+  removeLeftovers(path)
   const flaw = fileFlaw(path)
   if (flaw !== undefined) throw damagedStore(path, flaw)
   if ((statSync(path, { throwIfNoEntry: false })?.size ?? 0) === 0) return
@@ -23,6 +33,17 @@ export async function checkLmdbStore(path: string): Promise<void> {
     if (found !== undefined) throw damagedStore(path, found)
   } finally {
     for (const file of [copy, `${copy}-lock`]) rmSync(file, { force: true })
+  }
+}
+
+/** Copies of managers that were killed during their check. */
+function removeLeftovers(path: string): void {
+  const folder = dirname(path)
+  const copies = `${basename(path)}.check-`
+  for (const name of existsSync(folder) ? readdirSync(folder) : []) {
+    if (!name.startsWith(copies)) continue
+    const pid = Number.parseInt(name.slice(copies.length))
+    if (!existsSync(`/proc/${pid}`)) rmSync(join(folder, name), { force: true })
   }
 }
 

@@ -1,5 +1,5 @@
 // The default store: LMDB in the data directory. Keys are `<kind>/<id>`, values see record.ts.
-import { statfsSync } from 'node:fs'
+import { chmodSync, closeSync, openSync, statfsSync } from 'node:fs'
 import { join } from 'node:path'
 import { open, type RootDatabase } from 'lmdb'
 import { Type, type Static, type TSchema } from 'typebox'
@@ -54,6 +54,8 @@ class LmdbStore implements Store {
   readonly #queue: Changes[] = []
   /** The flush of what is queued. */
   #next: Promise<void> | undefined
+  /** The number of the transaction that is being written. */
+  #transaction = 0
   #failure: RfaasError | undefined
   #fail: (failure: RfaasError) => void = () => undefined
   readonly failed = new Promise<RfaasError>((resolve) => (this.#fail = resolve))
@@ -66,6 +68,9 @@ class LmdbStore implements Store {
     const flaw = fileFlaw(this.#path)
     if (flaw !== undefined) throw this.#damaged(flaw)
     try {
+      // LMDB would let others read it.
+      closeSync(openSync(this.#path, 'a', 0o600))
+      chmodSync(this.#path, 0o600)
       this.#db = open<string, string>({
         path: this.#path,
         noSubdir: true,
@@ -152,7 +157,7 @@ class LmdbStore implements Store {
     // LMDB must not be touched once a write has failed: its memory is not sound then. The entry of
     // the owner stays, but it names a process that will be gone, and so stops nobody.
     if (this.#failure !== undefined) return
-    this.#db.transactionSync(() => this.#put(keys.owner, undefined))
+    this.#transact(() => this.#put(keys.owner, undefined))
     await this.#db.close()
   }
 
@@ -180,7 +185,7 @@ class LmdbStore implements Store {
   }
 
   #write(batch: readonly Changes[]): void {
-    this.#db.transactionSync(() => {
+    this.#transact(() => {
       for (const { epoch, clock, leases, removedLeases, nodes, ledger, usage } of batch) {
         if (epoch !== undefined) this.#put(keys.epoch, epoch)
         for (const lease of leases ?? []) this.#put(`lease/${lease.id}`, lease)
@@ -193,11 +198,19 @@ class LmdbStore implements Store {
     })
   }
 
+  #transact<T>(work: () => T): T {
+    return this.#db.transactionSync(() => {
+      this.#transaction = lastTransaction(this.#db) + 1
+      return work()
+    })
+  }
+
   /** Within a transaction, as the sum changes with it. Undefined removes the record. */
   #put(key: string, value: unknown): void {
     const before = this.#db.get(key)
     const after = value === undefined ? undefined : encodeRecord(key, value)
-    const sum = replaceInSum(this.#read(keys.sum, RecordSum) ?? emptySum, before, after)
+    const counted = replaceInSum(this.#read(keys.sum, RecordSum) ?? emptySum, before, after)
+    const sum: RecordSum = { ...counted, transaction: this.#transaction }
     if (after !== undefined) this.#db.putSync(key, after)
     else if (before !== undefined) this.#db.removeSync(key)
     this.#db.putSync(keys.sum, encodeRecord(keys.sum, sum))
@@ -206,7 +219,7 @@ class LmdbStore implements Store {
   /** Two managers on one store would grant the same cores. LMDB's writer lock spans processes, so
    * reading the owner and becoming it is one step. */
   #takeOwnership(dataDir: string): void {
-    const holder = this.#db.transactionSync((): ProcessIdentity | undefined => {
+    const holder = this.#transact((): ProcessIdentity | undefined => {
       const current = this.#read(keys.owner, ProcessIdentity)
       if (current !== undefined && isRunning(current)) return current
       this.#put(keys.owner, thisProcess())
@@ -262,6 +275,11 @@ class LmdbStore implements Store {
   #damaged(what: string, cause?: unknown): RfaasError {
     return damagedStore(this.#path, what, cause)
   }
+}
+
+/** The number of the newest one that is committed; they are numbered one by one. */
+export function lastTransaction(db: RootDatabase<string, string>): number {
+  return (db.getStats() as { lastTxnId: number }).lastTxnId
 }
 
 function messageOf(error: unknown): string {

@@ -15,14 +15,16 @@ export const keys = {
 
 const checksumDigits = 8
 
-/** Of all records but this one: how many they are, and their checksums added up modulo 2^32. */
+/** Of all records but this one: how many they are, and their checksums added up modulo 2^32. And of
+ * which transaction that is: pages that are older than the rest of the file may agree with each other. */
 export const RecordSum = Type.Object({
   count: Type.Integer({ minimum: 0 }),
   checksums: Type.Integer({ minimum: 0 }),
+  transaction: Type.Optional(Type.Integer({ minimum: 0 })),
 })
 export type RecordSum = Static<typeof RecordSum>
 
-export const emptySum: RecordSum = { count: 0, checksums: 0 }
+export const emptySum = { count: 0, checksums: 0 }
 
 export function encodeRecord(key: string, value: unknown): string {
   const json = JSON.stringify(value)
@@ -41,7 +43,7 @@ export function replaceInSum(
   { count, checksums }: RecordSum,
   before: string | undefined,
   after: string | undefined,
-): RecordSum {
+): Pick<RecordSum, 'count' | 'checksums'> {
   const weight = (text: string | undefined): number =>
     text === undefined ? 0 : Number.parseInt(text.slice(0, checksumDigits), 16)
   return {

@@ -1,4 +1,4 @@
-import { chmodSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { chmodSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { open, type RootDatabase } from 'lmdb'
@@ -228,6 +228,24 @@ describe('the data directory', () => {
     expect(await other.end('SIGTERM')).toBe(0)
     await startManager({ dataDir })
   }, 30_000)
+
+  it('keeps what others must not read from them, and no copies of checks that were killed', async () => {
+    const dataDir = temporaryDirectory()
+    const first = await startManager({ dataDir })
+    await first.close()
+    const store = join(dataDir, 'state.mdb')
+    expect(statSync(store).mode & 0o777).toBe(0o600)
+    chmodSync(store, 0o644)
+    // No process can have this id.
+    const leftovers = ['state.mdb.check-4194305', 'state.mdb.check-4194305-lock']
+    const living = `state.mdb.check-${process.ppid}`
+    for (const name of [...leftovers, living]) writeFileSync(join(dataDir, name), 'copy')
+    await startManager({ dataDir })
+    expect(statSync(store).mode & 0o777).toBe(0o600)
+    const left = readdirSync(dataDir)
+    expect(left).toContain(living)
+    expect(left.filter((name) => leftovers.includes(name))).toEqual([])
+  })
 
   it('is given back when the start fails', async () => {
     const dataDir = temporaryDirectory()
