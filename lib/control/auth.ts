@@ -60,6 +60,14 @@ export class Door {
     throw new RfaasError('ERR_RFAAS_INTERNAL', 'a route without a guard asked who its caller is')
   }
 
+  /** Whether its caller's key is still what it was: it may be removed while an answer goes on. True for
+   * requests that did not come with a key. */
+  isStillWelcome(request: FastifyRequest): boolean {
+    const principal = this.#principals.get(request)
+    const { keys } = this.#options
+    return principal === undefined || keys === undefined || keys.stillHas(principal)
+  }
+
   /** What to answer to a request that could not prove itself: logged, but only so often. */
   refusal(
     request: FastifyRequest,

@@ -133,6 +133,14 @@ export class KeyRing {
       ...(quota === undefined ? {} : { quota: quota as NonNullable<Principal['quota']> }),
     }
   }
+
+  /** The key that the principal came with is there, unexpired, and of the same. */
+  stillHas({ keyId, role, tenant, node }: Principal, nowMs = Date.now()): boolean {
+    const record = this.#records.value.get(keyId)
+    if (record === undefined || record.role !== role || record.node !== node) return false
+    const expired = record.expiresAt !== undefined && Date.parse(record.expiresAt) <= nowMs
+    return !expired && (record.tenant ?? 'none') === tenant
+  }
 }
 
 /** Checked; throws ERR_RFAAS_INVALID_ARGUMENT that names the place of the fault. */

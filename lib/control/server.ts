@@ -14,6 +14,7 @@ import {
   type FastifyBaseLogger,
   type FastifyInstance,
   type FastifyReply,
+  type FastifyRequest,
 } from 'fastify'
 import { collectDefaultMetrics, Histogram, Registry } from 'prom-client'
 import type { TSchema } from 'typebox'
@@ -88,6 +89,7 @@ export interface EventStream {
 
 const closeGraceMs = 2000
 const certificateLookMs = 5000
+const welcomeLookMs = 2000
 const maxUnreadBytes = 1024 * 1024
 
 const statusOf: Partial<Record<ErrorCode, number>> = {
@@ -188,8 +190,12 @@ export async function createServer(options: ServerOptions): Promise<ControlServe
     })
   })
   app.server.on('request', ({ socket }: IncomingMessage) => unused.delete(peer(socket)))
+  const looking = setInterval(() => {
+    for (const stream of streams) if (!door.isStillWelcome(stream.request)) stream.end()
+  }, welcomeLookMs).unref()
   app.addHook('preClose', (done) => {
     ending = true
+    clearInterval(looking)
     endStreams()
     for (const socket of unused.values()) socket.destroy()
     done()
@@ -407,12 +413,14 @@ function refuseGarbage(logger: Logger, error: NodeJS.ErrnoException, socket: Soc
 }
 
 class SseStream implements EventStream {
+  readonly request: FastifyRequest
   readonly #raw: ServerResponse
   readonly #timer: NodeJS.Timeout
   readonly #listeners: (() => void)[] = []
   #closed = false
 
   constructor(reply: FastifyReply, open: Set<SseStream>, heartbeatMs: number) {
+    this.request = reply.request
     reply.hijack()
     this.#raw = reply.raw
     this.#raw.on('close', () => {

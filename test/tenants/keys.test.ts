@@ -1,10 +1,10 @@
 // Who may do what at the resource manager, over HTTP.
 import { chmodSync, writeFileSync } from 'node:fs'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { request } from '../../lib/control/http.js'
+import { events, request } from '../../lib/control/http.js'
 import { LeaseGrant, LeaseList, NodeList, UsageReport } from '../../lib/control/schemas.js'
 import { routeAccess } from '../../resource-manager/src/access.js'
-import { cleanUp, Keys, recordingLogger, startManager } from './support.js'
+import { cleanUp, Keys, onCleanUp, recordingLogger, startManager } from './support.js'
 
 let url: string
 let keys: Keys
@@ -185,6 +185,29 @@ describe('a key', () => {
     keys.remove(alice)
     await expect(nodes(alice)).rejects.toThrow(failure('ERR_RFAAS_UNAUTHORIZED', /no such key/))
     await nodes(keys.tenant('alice'))
+  })
+
+  it('that is removed ends the event streams that are open under it, and no others', async () => {
+    const other = keys.node('node-b')
+    await register(other, 'node-b')
+    const follow = (token: string, name: string): { ended: boolean } => {
+      const stream = { ended: false }
+      const reading = new AbortController()
+      onCleanUp(() => reading.abort())
+      void (async () => {
+        const path = `${url}/v1/nodes/${name}/events`
+        for await (const _ of events(path, { token, signal: reading.signal })) continue
+      })()
+        .catch(() => undefined)
+        .finally(() => (stream.ended = true))
+      return stream
+    }
+    const [first, second] = [follow(node, 'node-a'), follow(other, 'node-b')]
+    const { lease } = await grant(alice)
+    keys.remove(node)
+    await expect.poll(() => first.ended, { timeout: 20_000 }).toBe(true)
+    expect(second.ended).toBe(false)
+    expect(await leases(alice)).toEqual([lease.id])
   })
 
   it('ends when it expires', async () => {
