@@ -1,4 +1,5 @@
 // Options of the executor manager: what is allowed, the defaults, and where its files are.
+import { isIPv4, isIPv6 } from 'node:net'
 import { homedir, hostname, tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import type { ProviderInfo } from '../../lib/control/schemas.js'
@@ -111,6 +112,13 @@ export function resolveConfig(options: ExecutorManagerOptions): Config {
     throw invalidArgument('host', host, 'an address or name of this host')
   }
   checkExposure({ host, needsKeys: false }, options)
+  if (isAnyAddress(host) && options.advertise === undefined) {
+    throw new RfaasError(
+      'ERR_RFAAS_INVALID_ARGUMENT',
+      `host is "${host}", which is no address that clients can reach: say with --advertise (advertise) under which URL they reach this node, or listen on one of its addresses`,
+      { field: 'advertise', value: host, allowed: 'a URL such as https://10.0.0.5:7071' },
+    )
+  }
   const port = options.port ?? 7071
   if (!Number.isInteger(port) || port < 0 || port > 65535) {
     throw invalidArgument('port', port, 'an integer from 0 to 65535')
@@ -213,6 +221,13 @@ function chooseProviders(wanted: readonly string[] | undefined): ProviderInfo[] 
       { field: 'providers', value: name },
     )
   })
+}
+
+/** All of this host's addresses, as one listens on them. */
+function isAnyAddress(host: string): boolean {
+  return (
+    (isIPv4(host) && /^[0.]+$/.test(host)) || (isIPv6(host) && /^[0:]+(0\.0\.0\.0)?$/.test(host))
+  )
 }
 
 function directory(field: string, value: unknown): string {

@@ -175,7 +175,12 @@ export class LeaseTable {
     return [...this.#leases].map(([id, lease]) => [id, usedBy(lease)] as const)
   }
 
-  async startExecutor(id: string, request: ExecutorRequest): Promise<ExecutorInfo> {
+  /** `caller` aborts when nobody waits for the executor any more: it is stopped, or not started. */
+  async startExecutor(
+    id: string,
+    request: ExecutorRequest,
+    caller: AbortSignal,
+  ): Promise<ExecutorInfo> {
     const lease = this.#require(id)
     this.refuseIfRevoking(id)
     this.#checkRoom(lease, request)
@@ -184,6 +189,7 @@ export class LeaseTable {
       const packagePath = await packages.use(request.package, request.runtime)
       try {
         if (lease.stop.signal.aborted) throw this.#fence.endOf(id)
+        if (caller.aborted) throw hungUp(id)
         const enclosure = (lease.enclosure ??= this.#options.enclose(lease.claims))
         const executor = await Executor.start(
           {
@@ -202,7 +208,7 @@ export class LeaseTable {
               measured: (cpuMs) => (lease.cpuMs += cpuMs),
             },
           },
-          lease.stop.signal,
+          AbortSignal.any([lease.stop.signal, caller]),
         )
         if (this.#notices.has(id)) await executor.stop(0)
         this.refuseIfRevoking(id)
@@ -218,6 +224,10 @@ export class LeaseTable {
     this.#options.active(id)
     try {
       const executor = await starting
+      if (caller.aborted) {
+        await this.#stop(lease, executor, 0)
+        throw hungUp(id)
+      }
       logger.info(
         { lease: id, executor: executor.id, package: request.package, runtime: request.runtime },
         'executor started',
@@ -459,6 +469,11 @@ async function isDone(work: Promise<unknown>, withinMs: number): Promise<boolean
   } finally {
     clearTimeout(timer)
   }
+}
+
+function hungUp(id: string): RfaasError {
+  const message = `whoever wanted an executor of lease ${id} has hung up`
+  return new RfaasError('ERR_RFAAS_ABORTED', message, { status: 499 })
 }
 
 function bufferBytes(request: ExecutorRequest): number {

@@ -9,6 +9,7 @@ import {
   type LeaseClaims,
 } from '../../lib/control/schemas.js'
 import { bearerOf } from '../../lib/control/auth.js'
+import { watchCaller } from '../../lib/control/caller.js'
 import type { ControlServer } from '../../lib/control/server.js'
 import { RfaasError } from '../../lib/errors.js'
 import type { LeaseTable } from './leases.js'
@@ -61,8 +62,9 @@ export function addClientRoutes(server: ControlServer, services: Services): void
     },
     async (request, reply) => {
       const claims = claimsOf(request)
+      const caller = watchCaller(request, reply)
       await leases.admit(claims)
-      return reply.status(201).send(await leases.startExecutor(claims.lease, request.body))
+      return reply.status(201).send(await leases.startExecutor(claims.lease, request.body, caller))
     },
   )
   server.app.delete(

@@ -25,7 +25,7 @@ import {
 } from '../../lib/control/schemas.js'
 import type { ControlServer } from '../../lib/control/server.js'
 import { RfaasError } from '../../lib/errors.js'
-import { watchCaller } from './caller.js'
+import { watchCaller } from '../../lib/control/caller.js'
 import type { ManagerMetrics } from './metrics.js'
 import type { Office } from './office.js'
 

@@ -253,6 +253,21 @@ describe('executors', () => {
     ).rejects.toMatchObject({ code: 'ERR_RFAAS_NOT_FOUND' })
   })
 
+  it('do not start for whoever has hung up meanwhile', async () => {
+    const cluster = await startCluster()
+    const { url } = cluster.node
+    const { token } = await grant(cluster)
+    const slow = `await new Promise((resolve) => setTimeout(resolve, 2000)); ${script}`
+    // All of the lease's memory: as long as it is there, no other executor is.
+    const all = { slots: 64, payloadBytes: 500_000, outputBytes: 500_000 }
+    await expect(startExecutor(url, token, slow, { ...all, timeoutMs: 200 })).rejects.toThrow(
+      expect.objectContaining({ code: 'ERR_RFAAS_UNAVAILABLE' }),
+    )
+    await expect
+      .poll(() => startExecutor(url, token, script, all), { timeout: 20_000 })
+      .toMatchObject({ runtime: 'node' })
+  })
+
   it('do not start from packages that cannot be loaded, and leave no process behind', async () => {
     const cluster = await startCluster({ readyTimeoutMs: 1000 })
     const { token } = await grant(cluster)

@@ -155,6 +155,8 @@ describe('input', () => {
   it('of options is refused before anything is started', async () => {
     const wrong: [object, string][] = [
       [{ host: '0.0.0.0' }, 'host'],
+      [{ host: '0.0.0.0', allowPlaintext: true }, 'advertise'],
+      [{ host: '::', allowPlaintext: true }, 'advertise'],
       [{ port: 70_000 }, 'port'],
       [{ name: 'a b' }, 'name'],
       [{ cores: 0 }, 'cores'],

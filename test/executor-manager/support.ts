@@ -247,7 +247,7 @@ export async function startExecutor(
   url: string,
   token: string,
   code: Buffer | string,
-  settings: Partial<ExecutorRequest> = {},
+  { timeoutMs = 20_000, ...settings }: Partial<ExecutorRequest> & { timeoutMs?: number } = {},
 ): Promise<ExecutorInfo> {
   const body = { runtime: 'node', ...small, ...settings, package: await upload(url, token, code) }
   return request(`${url}/v1/executors`, {
@@ -255,7 +255,7 @@ export async function startExecutor(
     body,
     token,
     schema: ExecutorInfo,
-    timeoutMs: 20_000,
+    timeoutMs,
   })
 }
 
