@@ -22,12 +22,15 @@ export function setup(): void {
 function compile(stale: string): void {
   console.warn(`${stale} is newer than dist/: compiling`)
   const tsc = createRequire(import.meta.url).resolve('typescript/bin/tsc')
-  const { status, stdout } = spawnSync(process.execPath, [tsc, '-p', 'tsconfig.json'], {
-    cwd: root,
-    encoding: 'utf8',
-  })
-  // Types are checked by `npm run build:ts`; what was emitted behaves as the tests will tell.
-  if (status !== 0) console.warn(stdout)
+  // The browser's part knows other globals: it is a project of its own.
+  for (const project of ['tsconfig.json', 'resource-manager/dashboard']) {
+    const { status, stdout } = spawnSync(process.execPath, [tsc, '-p', project], {
+      cwd: root,
+      encoding: 'utf8',
+    })
+    // Types are checked by `npm run build:ts`; what was emitted behaves as the tests will tell.
+    if (status !== 0) console.warn(stdout)
+  }
 }
 
 function sources(folder: string): string[] {

@@ -6,6 +6,7 @@ import type { RfaasError } from '../../lib/errors.js'
 import { routeAccess } from './access.js'
 import { openAlone } from './alone.js'
 import { resolveConfig, type ResourceManagerOptions } from './config.js'
+import { addDashboardFiles, addDashboardRoute, Dashboard } from './dashboard.js'
 import { Harvest } from './harvest.js'
 import { createMetrics } from './metrics.js'
 import type { Office } from './office.js'
@@ -58,9 +59,13 @@ export async function startResourceManager(
         ...security,
       })
       const { principalOf } = server.door
+      addDashboardFiles(server)
       server.door.guard(server.app, routeAccess)
       shares?.passOn(server)
-      addLeaseRoutes(server, office, createMetrics(server.registry, office), principalOf)
+      const metrics = createMetrics(server.registry, office)
+      const dashboard = new Dashboard(office, metrics, () => harvest.info)
+      addDashboardRoute(server, dashboard, principalOf)
+      addLeaseRoutes(server, office, metrics, principalOf)
       const { heartbeatMs, host, port } = config
       addNodeRoutes(server, office, { publicKeyPem, heartbeatMs }, principalOf)
       addHarvestRoute(server, () => harvest.info)
@@ -76,6 +81,7 @@ export async function startResourceManager(
         office.refuseWaiting()
         shares?.giveUp()
         await server.close()
+        dashboard.stop()
         await office.close()
         logger.info('resource manager stopped')
       }

@@ -8,6 +8,31 @@ export interface ManagerMetrics {
   refusals: Counter<'code'>
   /** From the request to the durable grant, waiting included. */
   grantDuration: Histogram
+  /** The same, of the newest grants. */
+  grantTimes: GrantTimes
+}
+
+const rememberedGrants = 512
+
+export class GrantTimes {
+  readonly #newestMs: number[] = []
+  #count = 0
+
+  /** Since the start. */
+  get count(): number {
+    return this.#count
+  }
+
+  add(ms: number): void {
+    this.#newestMs[this.#count % rememberedGrants] = ms
+    this.#count += 1
+  }
+
+  /** 0 as long as nothing was granted. */
+  percentile(share: number): number {
+    const sorted = [...this.#newestMs].sort((a, b) => a - b)
+    return sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? 0
+  }
 }
 
 /** Gauges are read off the manager when they are asked for: they cannot drift. One that does not decide
@@ -64,6 +89,7 @@ export function createMetrics(registry: Registry, office: Office): ManagerMetric
     },
   })
   return {
+    grantTimes: new GrantTimes(),
     grants: new Counter({
       name: 'rfaas_lease_grants_total',
       help: 'Leases granted since the start',

@@ -1,6 +1,7 @@
 // The resource manager's routes: messages in, decisions of the manager out.
 import type { FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
+import { watchCaller } from '../../lib/control/caller.js'
 import type { Principal } from '../../lib/control/principal.js'
 import {
   DrainRequest,
@@ -25,7 +26,6 @@ import {
 } from '../../lib/control/schemas.js'
 import type { ControlServer } from '../../lib/control/server.js'
 import { RfaasError } from '../../lib/errors.js'
-import { watchCaller } from '../../lib/control/caller.js'
 import type { ManagerMetrics } from './metrics.js'
 import type { Office } from './office.js'
 
@@ -67,7 +67,7 @@ export function addLeaseRoutes(
       try {
         const caller = watchCaller(request, reply)
         const grant = await office.manager.grant(principalOf(request), request.body, caller)
-        timer()
+        metrics.grantTimes.add(timer() * 1000)
         metrics.grants.inc()
         return await reply.status(201).send(grant)
       } catch (error) {

@@ -22,6 +22,12 @@ export class UsageReader {
     this.#store = store
   }
 
+  /** Per tenant, as far as the principal may see, of all that was ever closed. */
+  allOf(principal: Principal): TenantUsage[] {
+    requireClient(principal)
+    return this.#ledger.usage().filter((usage) => sees(principal, usage))
+  }
+
   /** Per tenant, as far as the principal may see. */
   async sums(principal: Principal, query: UsageQuery): Promise<TenantUsage[]> {
     requireClient(principal)

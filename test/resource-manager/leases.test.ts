@@ -319,6 +319,7 @@ describe('metrics', () => {
       'get /v1/leases/{id}',
       'get /v1/nodes',
       'get /v1/nodes/{name}/events',
+      'get /v1/overview/events',
       'get /v1/usage',
       'get /v1/usage/entries',
       'post /v1/leases',
