@@ -70,6 +70,7 @@ export class Deployment {
         this.#device,
         { ...some, workers },
         settings,
+        (worker) => this.#places.findLast(({ first }) => first <= worker)!.part.heard,
         async () => {
           onClose()
           this.#device.close()

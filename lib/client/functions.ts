@@ -73,6 +73,7 @@ export class Functions {
     device: NativeDevice,
     executor: ExecutorInfo,
     settings: FunctionsSettings,
+    watched: (worker: number) => boolean,
     onClose: (functions: Functions) => Promise<void>,
   ) {
     this.#executor = executor
@@ -92,6 +93,7 @@ export class Functions {
         slots,
         staging,
         {
+          watched: () => watched(endpoint.worker),
           connected: () => this.#connected(),
           doubtful: () => this.#awaited.repeatDoubtful(worker),
           outcomes: () => this.#awaited.collect(),
@@ -108,14 +110,16 @@ export class Functions {
     )
   }
 
-  /** Connects to all workers of an executor. @internal */
+  /** Connects to all workers of an executor. `watched`: whether somebody calls `workerLost` should
+   * this one end. @internal */
   static async connect(
     device: NativeDevice,
     executor: ExecutorInfo,
     settings: FunctionsSettings,
+    watched: (worker: number) => boolean,
     onClose: (functions: Functions) => Promise<void>,
   ): Promise<Functions> {
-    const functions = new Functions(device, executor, settings, onClose)
+    const functions = new Functions(device, executor, settings, watched, onClose)
     try {
       await Promise.all(functions.#workers.map((worker) => worker.connect()))
     } catch (error) {

@@ -49,6 +49,7 @@ export class LeasedPart {
   #silence: NodeJS.Timeout | undefined
   #unreachable = false
   #revoking = false
+  #heard = true
   #over = false
 
   constructor(
@@ -73,6 +74,11 @@ export class LeasedPart {
   /** It is being taken back: its node takes nothing new. */
   get revoking(): boolean {
     return this.#revoking
+  }
+
+  /** Its executor manager tells what happens, as far as is known. */
+  get heard(): boolean {
+    return this.#heard
   }
 
   /** Ships the package and starts a worker on each core. */
@@ -141,7 +147,7 @@ export class LeasedPart {
    * missed, so nothing is lost for good while the manager restarts or the network is cut. */
   async #follow(): Promise<void> {
     const { signal } = this.#abort
-    const onOpen = (): void => this.#heard()
+    const onOpen = (): void => this.#opened()
     let why = ''
     this.#fallSilent(() => why)
     while (!this.#over) {
@@ -157,6 +163,7 @@ export class LeasedPart {
         why = error.message
         if (error.code === 'ERR_RFAAS_LEASE_ENDED') this.end(error.message)
       }
+      this.#heard = false
       if (this.#over) return
       this.#fallSilent(() => why)
       await sleep(eventsRetryMs, undefined, { signal, ref: false }).catch(() => undefined)
@@ -187,7 +194,8 @@ export class LeasedPart {
     this.#listener.revoking(this, event)
   }
 
-  #heard(): void {
+  #opened(): void {
+    this.#heard = true
     clearTimeout(this.#silence)
     this.#silence = undefined
     if (!this.#unreachable || this.#over) return

@@ -22,6 +22,8 @@ const doubtMs = 1_000
 const nobodyListens = new Set([-2, -111]) // ENOENT, ECONNREFUSED
 
 export interface ConnectionEvents {
+  /** Whether somebody tells what becomes of the worker: its executor manager is heard. */
+  watched(): boolean
   /** Calls may be sent again. */
   connected(): void
   /** The connection has been down for a while. */
@@ -236,8 +238,10 @@ export class WorkerConnection {
   #failed(error: unknown): void {
     if (this.#closed) return
     if (error instanceof RfaasError && nobodyListens.has(error.errno ?? 0)) {
-      // The executor manager knows more, and says so if it can.
-      this.#mourning ??= setTimeout(() => this.ended('', Infinity), causeTimeoutMs).unref()
+      // The executor manager knows more, and says so if it can. If it is gone as well, what it says when
+      // it is back is the end of the lease, and no call has to wait for that.
+      if (!this.#events.watched()) this.ended('', Infinity)
+      else this.#mourning ??= setTimeout(() => this.ended('', Infinity), causeTimeoutMs).unref()
     }
     this.#reconnect()
   }

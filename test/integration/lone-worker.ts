@@ -105,6 +105,7 @@ export class LoneWorker {
         workers: [this, ...others].map((lone, index) => lone.endpoint(index)),
       },
       { slots, payloadBytes: bytes, outputBytes: bytes, hotWaitMs: 1 },
+      () => true,
       () => Promise.resolve(device.close()),
     )
     this.#functions.push(functions)

@@ -12,7 +12,7 @@ import {
   startResourceManager,
   type RunningResourceManager,
 } from '../../resource-manager/src/index.js'
-import { bytes, deployOptions, nativePackage, soonMs, startCluster } from './support.js'
+import { bytes, deployOptions, nativePackage, sleeps, soonMs, startCluster } from './support.js'
 
 const main = join(import.meta.dirname, '../../dist/executor-manager/src/main.js')
 const ended = { code: 'ERR_RFAAS_LEASE_ENDED' }
@@ -94,6 +94,22 @@ describe('a lease whose executor manager is killed', () => {
     const again = await next.deploy(nativePackage(), deployOptions)
     expect(await again.invoke('echo', bytes(2))).toEqual(bytes(2))
     expect((await client.usage())[0]?.leases).toBe(2)
+  })
+
+  test('lets calls in flight end with the worker, before it is back and says that the lease has ended', async () => {
+    const lease = await client.lease({ memory: '64MiB' })
+    const functions = await lease.deploy(nativePackage(), deployOptions)
+    const call = functions.invoke('sleep_ms', sleeps(60_000), { timeoutMs: 120_000 })
+    const failing = expect(call).rejects.toMatchObject({
+      code: 'ERR_RFAAS_WORKER_LOST',
+      mayHaveRun: true,
+    })
+    const ends = once(lease, 'ended')
+    await killNode()
+    await startNode(port)
+    await failing
+    await ends
+    await expect.poll(async () => (await client.nodes())[0]?.state).toBe('up')
   })
 
   test('ends when it expires, if nobody comes back', async () => {
