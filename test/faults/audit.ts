@@ -37,7 +37,7 @@ export class Audit {
       if (!daemon.running) continue
       assert.equal(await daemon.end('SIGTERM'), 0, `a manager ended badly: ${daemon.log}`)
     }
-    await until('all workers ended with their manager', () => !below.some(isAlive), 5000)
+    await until('all workers ended with their manager', () => !below.some(isAlive))
     const sockets = readdirSync(cluster.folder).filter((name) => name.startsWith('rfaas-'))
     assert.deepEqual(sockets, [], 'folders with sockets were left behind')
     if (!this.storeIsGone) await this.#examineStore(join(cluster.folder, 'rm'))

@@ -3,8 +3,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import { RfaasError, type Functions, type InvokeOptions } from '../../lib/index.js'
 
-// How late a call may learn of its deadline on a busy machine.
-const slackMs = 1500
+/** How late somebody may learn of a deadline on a busy machine. */
+export const slackMs = 10_000
+
+/** A deadline for calls with which nothing is wrong, on however slow a machine. */
+export const patienceMs = 20_000
 
 /** In which a call with this deadline has to have ended. */
 export const outcomeTimeoutMs = (timeoutMs: number): number => timeoutMs + slackMs
@@ -49,9 +52,9 @@ export function invoke(
   functions: Functions,
   name: string,
   input: Uint8Array,
-  options: InvokeOptions & { timeoutMs: number },
+  { timeoutMs = patienceMs, ...options }: InvokeOptions = {},
 ): Promise<Outcome> {
-  return outcomeOf(functions.invoke(name, input, options), options.timeoutMs)
+  return outcomeOf(functions.invoke(name, input, { ...options, timeoutMs }), timeoutMs)
 }
 
 export const word = (value: number): Uint8Array => new Uint8Array(Uint32Array.of(value).buffer)
@@ -61,7 +64,7 @@ export function sleepers(
   functions: Functions,
   count: number,
   sleepMs: number,
-  timeoutMs: number,
+  timeoutMs = patienceMs,
 ): Promise<Outcome[]> {
   const input = word(sleepMs)
   return Promise.all(
@@ -70,10 +73,10 @@ export function sleepers(
 }
 
 /** Resolves when every slot of every worker answers again; with the time that it took. */
-export async function recovered(functions: Functions, withinMs = 10_000): Promise<number> {
+export async function recovered(functions: Functions, withinMs = 30_000): Promise<number> {
   const began = performance.now()
   for (;;) {
-    const outcomes = await sleepers(functions, 8 * functions.workers, 1, 5000)
+    const outcomes = await sleepers(functions, 8 * functions.workers, 1, patienceMs)
     if (outcomes.every(({ code }) => code === 'ok')) return performance.now() - began
     if (performance.now() - began > withinMs) throw new Error(`still ${summary(outcomes)}`)
   }
@@ -97,7 +100,7 @@ export class Traffic {
   #stopped = false
   readonly #lanes: Promise<void>[]
 
-  constructor(functions: Functions, { lanes = 2, timeoutMs = 5000 } = {}) {
+  constructor(functions: Functions, { lanes = 2, timeoutMs = patienceMs } = {}) {
     this.#lanes = Array.from({ length: lanes }, () => this.#run(functions, timeoutMs))
     for (const lane of this.#lanes) lane.catch(() => undefined)
   }
@@ -110,7 +113,7 @@ export class Traffic {
   }
 
   /** Resolves with the next answer. */
-  async next(withinMs = 10_000): Promise<void> {
+  async next(withinMs = patienceMs): Promise<void> {
     const { answered } = this
     const deadline = performance.now() + withinMs
     while (this.answered === answered) {

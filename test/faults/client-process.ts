@@ -1,13 +1,13 @@
 // A client that can be killed, stopped or cut off. Does what remote-client.ts asks for.
 import { Client, type Functions, type Lease, type LeaseOptions } from '../../lib/index.js'
-import { invoke, Traffic, type Outcome } from './calls.js'
+import { invoke, patienceMs, Traffic, type Outcome } from './calls.js'
 import { nativePackage } from './packages.js'
 import { deployOptions } from './stage.js'
 
 export type Order =
   | { open: { url: string; lease: LeaseOptions } }
   | { call: { name: string; input: number[]; timeoutMs: number } }
-  | { traffic: { timeoutMs: number } }
+  | 'startTraffic'
   | 'stopTraffic'
   | 'close'
 export type Answer = { id: number; done: unknown } | { id: number; failed: string }
@@ -30,9 +30,13 @@ async function follow(order: Order): Promise<unknown> {
     const { answered, longestGapMs, failures } = await traffic!.stop()
     return { answered, longestGapMs, failures } satisfies TrafficReport
   }
+  if (order === 'startTraffic') {
+    traffic = new Traffic(functions!)
+    return undefined
+  }
   if (order === 'close') return client?.close()
   if ('open' in order) {
-    client = await Client.connect(order.open.url, { timeoutMs: 5000 })
+    client = await Client.connect(order.open.url, { timeoutMs: patienceMs })
     lease = await client.lease(order.open.lease)
     const tell = (event: string): void => void process.send?.({ event } satisfies Notice)
     lease.on('ended', (reason) => tell(`ended: ${reason}`))
@@ -41,12 +45,8 @@ async function follow(order: Order): Promise<unknown> {
     functions = await lease.deploy(nativePackage(), { ...deployOptions, provider: 'shm' })
     return lease.id
   }
-  if ('call' in order) {
-    const { name, input, timeoutMs } = order.call
-    return invoke(functions!, name, Uint8Array.from(input), { timeoutMs })
-  }
-  traffic = new Traffic(functions!, order.traffic)
-  return undefined
+  const { name, input, timeoutMs } = order.call
+  return invoke(functions!, name, Uint8Array.from(input), { timeoutMs })
 }
 
 process.on('message', ({ id, order }: { id: number; order: Order }) => {

@@ -8,7 +8,7 @@ import { Daemon, type DaemonOptions } from './daemon.js'
 
 /** Short ones, so that what depends on them is soon seen; a node may miss several heartbeats. */
 export const heartbeatMs = 200
-export const nodeTimeoutMs = 2000
+export const nodeTimeoutMs = 4000
 
 export interface ClusterOptions {
   /** What each node lends, as for `--cores`. Default: one node with cores 0 and 1. */

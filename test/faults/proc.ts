@@ -61,7 +61,7 @@ export function signal(pids: readonly number[], name: NodeJS.Signals): void {
 /** Ends processes for good, stopped ones too. */
 export async function end(pids: readonly number[]): Promise<void> {
   signal(pids, 'SIGKILL')
-  await until('processes that were killed are gone', () => !pids.some(isAlive), 10_000)
+  await until('processes that were killed are gone', () => !pids.some(isAlive))
 }
 
 /** Open files, sockets among them. */
@@ -90,7 +90,7 @@ export function anonymousBytes(pid: number): number {
 export async function until(
   what: string,
   isSo: () => boolean | Promise<boolean>,
-  withinMs = 10_000,
+  withinMs = 30_000,
 ): Promise<number> {
   const began = performance.now()
   for (;;) {

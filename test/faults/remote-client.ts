@@ -5,7 +5,7 @@ import { join } from 'node:path'
 
 import type { LeaseOptions } from '../../lib/index.js'
 import type { Answer, Notice, Order, TrafficReport } from './client-process.js'
-import { outcomeTimeoutMs, type Outcome } from './calls.js'
+import { outcomeTimeoutMs, patienceMs, slackMs, type Outcome } from './calls.js'
 import { isAlive, until } from './proc.js'
 
 export interface RemoteOptions {
@@ -51,17 +51,17 @@ export class RemoteClient {
     return this.#child.pid ?? 0
   }
 
-  async call(name: string, input: Uint8Array, timeoutMs: number): Promise<Outcome> {
+  async call(name: string, input: Uint8Array, timeoutMs = patienceMs): Promise<Outcome> {
     const order = { call: { name, input: [...input], timeoutMs } }
-    return (await this.#ask(order, outcomeTimeoutMs(timeoutMs) + 1000)) as Outcome
+    return (await this.#ask(order, outcomeTimeoutMs(timeoutMs) + slackMs)) as Outcome
   }
 
-  async startTraffic(timeoutMs: number): Promise<void> {
-    await this.#ask({ traffic: { timeoutMs } }, 1000)
+  async startTraffic(): Promise<void> {
+    await this.#ask('startTraffic', startWithinMs)
   }
 
   async stopTraffic(): Promise<TrafficReport> {
-    return (await this.#ask('stopTraffic', 30_000)) as TrafficReport
+    return (await this.#ask('stopTraffic', outcomeTimeoutMs(patienceMs))) as TrafficReport
   }
 
   signal(name: NodeJS.Signals): void {
@@ -76,7 +76,7 @@ export class RemoteClient {
   /** Releases the lease and ends the process, if it is there. */
   async close(): Promise<void> {
     if (!this.#child.connected || !isAlive(this.pid)) return
-    await this.#ask('close', 30_000)
+    await this.#ask('close', startWithinMs)
     if (this.#child.exitCode === null) await once(this.#child, 'exit')
   }
 

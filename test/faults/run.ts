@@ -17,7 +17,7 @@ import type { Report } from './scenario-process.js'
 import { lacking, type Scenario } from './scenario.js'
 import { writeDocument } from './document.js'
 
-const defaultWithinMs = 60_000
+const defaultWithinMs = 120_000
 
 interface Row {
   name: string
@@ -67,6 +67,11 @@ async function main(): Promise<number> {
     rows.filter((row) => row.verdict === verdict).length
   if (values.json) console.log(JSON.stringify(rows, undefined, 2))
   else {
+    // Once more, where the end of a long log is looked at.
+    for (const row of rows.filter(({ verdict }) => verdict === 'fail' || verdict === 'late')) {
+      console.log(`\nnot kept: ${row.name}`)
+      print(row)
+    }
     const told = `${count('pass')} kept, ${count('late')} late, ${count('fail')} broken`
     console.log(`\n${told}, ${count('skip')} skipped`)
   }

@@ -16,7 +16,7 @@ export interface Scenario {
   unshare?: 'net' | 'mount'
   /** A recovery that takes longer breaks the promise. */
   recoversWithinMs?: number
-  /** For all of it, the start of the cluster included. Default 60 s. */
+  /** For all of it, the start of the cluster included. Default 120 s. */
   withinMs?: number
   /** Provokes the fault; an exception breaks the promise. */
   run(stage: Stage): Promise<Seen>

@@ -37,12 +37,12 @@ function jump(which: 'resource' | 'executor', by: '+1h' | '-1h'): Scenario {
         ...(which === 'resource' ? { resourceManager: set } : { executorManager: set }),
       })
       const traffic = new Traffic(functions, { lanes: 1 })
-      const short = { ...oneCore, duration: '4s', autoRenew: false } as const
+      const short = { ...oneCore, duration: '6s', autoRenew: false } as const
       const brief = await stage.lease(client, short)
       const granted = performance.now()
       await brief.deploy(nativePackage(), deployOptions)
       writeFileSync(clock, by)
-      await sleep(2500)
+      await sleep(1500)
       // Both are as alive as they would be.
       const live = (await client.leases()).filter(({ state }) => state === 'active')
       assert.deepEqual(live.map(({ id }) => id).sort(), [lease.id, brief.id].sort())
@@ -50,14 +50,15 @@ function jump(which: 'resource' | 'executor', by: '+1h' | '-1h'): Scenario {
         return (await client.nodes())[0]?.freeCores === 1
       })
       const lastedMs = performance.now() - granted
-      assert(lastedMs > 3500 && lastedMs < 7000, `a lease of 4 s lasted ${lastedMs} ms`)
+      // Seen by those that a busy machine may hold up; the clock was off by an hour.
+      assert(lastedMs > 5500 && lastedMs < 30_000, `a lease of 6 s lasted ${lastedMs} ms`)
       await lease.renew()
-      await using later = await stage.lease(client, short)
+      await using later = await stage.lease(client, oneCore)
       const functionsLater = await later.deploy(nativePackage(), deployOptions)
-      await functionsLater.invoke('nothing', new Uint8Array(), { timeoutMs: 2000 })
+      await functionsLater.invoke('nothing', new Uint8Array())
       const { answered, failures } = await traffic.stop()
       assert.deepEqual(failures, [])
-      return { seen: `4 s lasted ${(lastedMs / 1000).toFixed(1)} s; ${answered} ok` }
+      return { seen: `6 s lasted ${(lastedMs / 1000).toFixed(1)} s; ${answered} ok` }
     },
   }
 }

@@ -29,7 +29,7 @@ export const connections: Scenario[] = [
       const worker = sever(deployed)
       await sleep(50)
       const cut = performance.now()
-      const outcomes = await sleepers(deployed.functions, 16, 1, 5000)
+      const outcomes = await sleepers(deployed.functions, 16, 1)
       const recoveredMs = performance.now() - cut
       assert.equal(summary(outcomes), '16 ok')
       assert(isAlive(worker))
@@ -47,7 +47,7 @@ export const connections: Scenario[] = [
       'No call fails and none runs twice: the client connects again to the same worker and asks for the results.',
     async run(stage) {
       const deployed = await stage.deployed()
-      const calls = sleepers(deployed.functions, 4, 500, 5000)
+      const calls = sleepers(deployed.functions, 4, 500)
       await sleep(100)
       const worker = sever(deployed)
       const cut = performance.now()

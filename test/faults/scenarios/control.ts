@@ -5,7 +5,7 @@ import { request } from '../../../lib/control/http.js'
 import { LeaseGrant } from '../../../lib/control/schemas.js'
 import type { RfaasError } from '../../../lib/index.js'
 import { Client } from '../../../lib/index.js'
-import { sleepers, summary, Traffic } from '../calls.js'
+import { patienceMs, sleepers, summary, Traffic } from '../calls.js'
 import { nativePackage } from '../packages.js'
 import { until } from '../proc.js'
 import { Replayer } from '../replayer.js'
@@ -69,7 +69,7 @@ export const control: Scenario[] = [
           const path = `/v1/leases/${old.lease.parts[0]!.id}/events`
           const answer = await fetch(`${cluster.node().url}${path}`, {
             headers: { authorization: `Bearer ${token}` },
-            signal: AbortSignal.timeout(2000),
+            signal: AbortSignal.timeout(patienceMs),
           })
           const { error } = (await answer.json()) as { error?: { code: string } }
           return error?.code ?? `answered ${answer.status}`
@@ -89,7 +89,7 @@ export const control: Scenario[] = [
       answers.push(await knock())
       for (const code of answers) assert.match(code, /^ERR_RFAAS_(LEASE_ENDED|UNAUTHORIZED)$/)
       const functions = await lease.deploy(nativePackage(), deployOptions)
-      assert.equal(summary(await sleepers(functions, 4, 1, 2000)), '4 ok')
+      assert.equal(summary(await sleepers(functions, 4, 1)), '4 ok')
       return { seen: answers.join(', ') }
     },
   },

@@ -5,7 +5,6 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import type { Client, Lease, NodeInfo } from '../../../lib/index.js'
 import { outcomeOf, recovered, sleepers, summary, Traffic } from '../calls.js'
-import { nodeTimeoutMs } from '../cluster.js'
 import { nativePackage } from '../packages.js'
 import { isAlive, until, workersOf } from '../proc.js'
 import type { Scenario } from '../scenario.js'
@@ -29,17 +28,21 @@ async function leaseAgain(stage: Stage, client: Client): Promise<Lease> {
     }
   })
   const functions = await lease!.deploy(nativePackage(), deployOptions)
-  assert.equal(summary(await sleepers(functions, 4, 1, 5000)), '4 ok')
+  assert.equal(summary(await sleepers(functions, 4, 1)), '4 ok')
   return lease!
+}
+
+async function kill({ cluster }: Deployed): Promise<void> {
+  const workers = workersOf(cluster.node().pid)
+  await cluster.node().end('SIGKILL')
+  await until('the workers died with their manager', () => !workers.some(isAlive))
 }
 
 /** SIGKILL, then a new start under the same name. */
 async function killAndRestart(stage: Stage, deployed: Deployed): Promise<number> {
   const { cluster, client, lease } = deployed
-  const workers = workersOf(cluster.node().pid)
   const ended = once(lease, 'ended')
-  await cluster.node().end('SIGKILL')
-  await until('the workers died with their manager', () => !workers.some(isAlive), 2000)
+  await kill(deployed)
   const restarted = performance.now()
   await cluster.restartNode()
   await ended
@@ -69,7 +72,7 @@ export const executorManagers: Scenario[] = [
       'Calls in flight end at once with ERR_RFAAS_WORKER_LOST and `mayHaveRun`; when it is back the lease ends and its cores can be leased again.',
     async run(stage) {
       const deployed = await stage.deployed()
-      const calls = sleepers(deployed.functions, 4, 5000, 10_000)
+      const calls = sleepers(deployed.functions, 4, 30_000, 60_000)
       await sleep(100)
       const recoveredMs = await killAndRestart(stage, deployed)
       const outcomes = await calls
@@ -84,8 +87,9 @@ export const executorManagers: Scenario[] = [
     promise:
       'Calls end by their deadline and a release is answered; the node counts as lost and nothing is granted on it, even when its leases have ended, until it is back.',
     async run(stage) {
-      const { cluster, client, lease, functions } = await stage.deployed()
-      await cluster.node().end('SIGKILL')
+      const deployed = await stage.deployed()
+      const { cluster, client, lease, functions } = deployed
+      await kill(deployed)
       const outcomes = await sleepers(functions, 4, 1, 1000)
       for (const { code } of outcomes) {
         assert(['ERR_RFAAS_WORKER_LOST', 'ERR_RFAAS_DEADLINE'].includes(code), code)
@@ -114,6 +118,7 @@ export const executorManagers: Scenario[] = [
       cluster.node().signal('SIGSTOP')
       await until('the node is lost', async () => (await onlyNode(client)).state === 'lost')
       await assert.rejects(client.lease(leaseOptions), { code: 'ERR_RFAAS_NO_CAPACITY' })
+      await traffic.next()
       cluster.node().signal('SIGCONT')
       const continued = performance.now()
       await until('the node is back', async () => (await onlyNode(client)).state === 'up')
@@ -121,7 +126,6 @@ export const executorManagers: Scenario[] = [
       assert.equal((await onlyNode(client)).freeCores, 0)
       const { answered, failures, longestGapMs } = await traffic.stop()
       assert.deepEqual(failures, [])
-      assert(longestGapMs < nodeTimeoutMs / 2, `no answer for ${longestGapMs} ms`)
       return { seen: `${answered} ok, longest pause ${Math.round(longestGapMs)} ms`, recoveredMs }
     },
   },
@@ -130,10 +134,9 @@ export const executorManagers: Scenario[] = [
     fault: 'SIGSTOP of the executor manager while a lease is asked for and deployed to',
     promise:
       'A deployment that it has to answer ends with ERR_RFAAS_UNAVAILABLE by its deadline; after SIGCONT the same lease can be used.',
-    withinMs: 120_000,
     async run(stage) {
       const cluster = await stage.cluster()
-      const client = await stage.client(cluster, { timeoutMs: 2000 })
+      const client = await stage.client(cluster, { timeoutMs: 4000 })
       const lease = await stage.lease(client)
       cluster.node().signal('SIGSTOP')
       const began = performance.now()

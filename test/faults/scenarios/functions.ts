@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 
 import type { Functions } from '../../../lib/index.js'
-import { invoke, recovered, summary, Traffic, word, type Outcome } from '../calls.js'
+import { invoke, patienceMs, recovered, summary, Traffic, word, type Outcome } from '../calls.js'
 import { nativePackage, nodePackage } from '../packages.js'
 import type { Scenario } from '../scenario.js'
 import { deployOptions } from '../stage.js'
@@ -18,6 +18,8 @@ interface Wrong {
   message: RegExp
   /** It takes its worker with it. */
   fatal: boolean
+  /** Of its call; by default it is not the deadline that ends it. */
+  timeoutMs?: number
   recoversWithinMs?: number
 }
 
@@ -68,6 +70,7 @@ const wrongs: Wrong[] = [
     // Of the worker's watchdog, or of the client's own, should that be late.
     message: /deadline|no answer within/,
     fatal: true,
+    timeoutMs: 400,
     recoversWithinMs: nativeMs,
   },
   {
@@ -111,6 +114,7 @@ const wrongs: Wrong[] = [
     // Of the worker's watchdog, or of the client's own, should that be late.
     message: /deadline|no answer within/,
     fatal: true,
+    timeoutMs: 400,
   },
 ]
 
@@ -126,11 +130,10 @@ const alone: Scenario[] = wrongs.map((wrong) => ({
     // The least of three: what else this machine does is not part of the promise.
     for (let round = 0; round < 3; round += 1) {
       const ready = wrong.fatal ? once(lease, 'workerReady') : undefined
-      const call = invoke(functions, wrong.function, word(1), { timeoutMs: 400 })
+      const { timeoutMs = patienceMs } = wrong
+      const call = invoke(functions, wrong.function, word(1), { timeoutMs })
       // They are on both workers, one behind the fault: that one may be lost with it.
-      const others = Array.from({ length: 3 }, () =>
-        invoke(functions, 'echo', word(round), { timeoutMs: 5000 }),
-      )
+      const others = Array.from({ length: 3 }, () => invoke(functions, 'echo', word(round)))
       last = await call
       const ended = performance.now()
       assert.equal(last.code, wrong.code, last.message)
@@ -152,7 +155,7 @@ async function exhaust(
   mebibytes: number,
 ): Promise<{ calls: number; outcome: Outcome }> {
   for (let calls = 1; calls <= 64; calls += 1) {
-    const outcome = await invoke(functions, 'allocate', word(mebibytes), { timeoutMs: 10_000 })
+    const outcome = await invoke(functions, 'allocate', word(mebibytes))
     if (outcome.code !== 'ok') return { calls, outcome }
   }
   throw new Error(`64 calls took ${mebibytes} MiB each, and none was lost`)
@@ -188,7 +191,5 @@ export const functions: Scenario[] = [
 ]
 
 function echoes(functions: Functions): Promise<Outcome[]> {
-  return Promise.all(
-    Array.from({ length: 8 }, (_, i) => invoke(functions, 'echo', word(i), { timeoutMs: 5000 })),
-  )
+  return Promise.all(Array.from({ length: 8 }, (_, i) => invoke(functions, 'echo', word(i))))
 }

@@ -51,9 +51,9 @@ export const partitions: Scenario[] = [
       'Calls go on; requests end with ERR_RFAAS_UNAVAILABLE by their deadline; a lease that has not expired meanwhile is renewed.',
     unshare: 'net',
     async run(stage) {
-      const hosts = await threeHosts(stage, { ...leaseOptions, duration: '20s' })
+      const hosts = await threeHosts(stage, { ...leaseOptions, duration: '30s' })
       const { cluster, lease, network, traffic } = hosts
-      const hasty = await stage.client(cluster, { timeoutMs: 500 })
+      const hasty = await stage.client(cluster, { timeoutMs: 2000 })
       network.cut('client', 'manager')
       await assert.rejects(hasty.lease(leaseOptions), { code: 'ERR_RFAAS_UNAVAILABLE' })
       await sleep(1500)
@@ -110,7 +110,6 @@ export const partitions: Scenario[] = [
       const recoveredMs = await until(
         'the node is back and its cores are free',
         async () => (await client.nodes())[0]?.freeCores === 2 && (await nodeState(hosts)) === 'up',
-        15_000,
       )
       await stage.lease(client)
       return { seen, recoveredMs }
@@ -123,7 +122,7 @@ export const partitions: Scenario[] = [
       'The node ends the lease when it expires and its cores are free; the client’s calls end with an error by their deadline.',
     unshare: 'net',
     async run(stage) {
-      const hosts = await threeHosts(stage, { ...leaseOptions, duration: '3s' })
+      const hosts = await threeHosts(stage, { ...leaseOptions, duration: '5s' })
       const { cluster, client, network, traffic } = hosts
       network.cut('client', 'manager')
       network.cut('client', 'node')

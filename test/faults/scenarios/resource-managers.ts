@@ -6,12 +6,13 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Client } from '../../../lib/index.js'
 import { grant, registeredNode, renew } from '../../resource-manager/support.js'
 import { Traffic } from '../calls.js'
-import { heartbeatMs } from '../cluster.js'
+import { heartbeatMs, nodeTimeoutMs } from '../cluster.js'
 import { nativePackage } from '../packages.js'
 import type { Scenario } from '../scenario.js'
 import { deployOptions, leaseOptions } from '../stage.js'
 
 const oneCore = { ...leaseOptions, cores: 1 }
+const hastyMs = 1000
 
 /** So often, a few at a time; in order. */
 async function inLanes<T>(count: number, work: (index: number) => Promise<T>): Promise<T[]> {
@@ -60,7 +61,7 @@ export const resourceManagers: Scenario[] = [
     fault: 'SIGKILL of the resource manager and a new start, a lease waits for its renewal',
     promise: 'The lease is renewed as soon as the resource manager is back, and does not end.',
     async run(stage) {
-      const short = { ...oneCore, duration: '10s' }
+      const short = { ...oneCore, duration: '16s' }
       const { cluster, lease, functions } = await stage.deployed({ lease: short })
       await cluster.resourceManager.end('SIGKILL')
       await once(lease, 'renewalFailed')
@@ -70,7 +71,7 @@ export const resourceManagers: Scenario[] = [
       await renewed
       const recoveredMs = performance.now() - restarted
       const traffic = new Traffic(functions)
-      await sleep(6000)
+      await sleep(9000)
       const { failures, answered } = await traffic.stop()
       assert.deepEqual(failures, [])
       return { seen: `renewed; ${answered} ok beyond the first expiry`, recoveredMs }
@@ -83,14 +84,14 @@ export const resourceManagers: Scenario[] = [
       'Calls go on; requests to it end with ERR_RFAAS_UNAVAILABLE by their deadline; after SIGCONT nothing is lost and no node has to be asked for its leases.',
     async run(stage) {
       const { cluster, lease, functions } = await stage.deployed({ lease: oneCore })
-      const client = await stage.client(cluster, { timeoutMs: 500 })
+      const client = await stage.client(cluster, { timeoutMs: hastyMs })
       const traffic = new Traffic(functions)
       cluster.resourceManager.signal('SIGSTOP')
       await assert.rejects(client.lease(oneCore), { code: 'ERR_RFAAS_UNAVAILABLE' })
-      await assert.rejects(Client.connect(cluster.url, { timeoutMs: 500 }), {
+      await assert.rejects(Client.connect(cluster.url, { timeoutMs: hastyMs }), {
         code: 'ERR_RFAAS_UNAVAILABLE',
       })
-      await sleep(2500)
+      await sleep(nodeTimeoutMs)
       cluster.resourceManager.signal('SIGCONT')
       const continued = performance.now()
       await cluster.registered()
@@ -99,7 +100,7 @@ export const resourceManagers: Scenario[] = [
       assert(held.some(({ id, state }) => id === lease.id && state === 'active'))
       const { answered, failures } = await traffic.stop()
       assert.deepEqual(failures, [])
-      return { seen: `${answered} ok; requests ended after 500 ms`, recoveredMs }
+      return { seen: `${answered} ok; requests ended after ${hastyMs} ms`, recoveredMs }
     },
   },
   {
@@ -108,7 +109,6 @@ export const resourceManagers: Scenario[] = [
       'SIGKILL of the resource manager with 1,000 live leases, and a new start, while clients call',
     promise:
       'No call fails; it is back with every lease, and each can be renewed and is no other’s.',
-    withinMs: 120_000,
     async run(stage) {
       const { cluster, client, functions } = await stage.deployed()
       // So many cores are on no machine: these nodes only speak.
@@ -150,7 +150,7 @@ export const resourceManagers: Scenario[] = [
       'Calls end with ERR_RFAAS_WORKER_LOST; both come back with one truth, and the cores are free.',
     async run(stage) {
       const { cluster, client, lease, functions } = await stage.deployed()
-      const traffic = new Traffic(functions, { timeoutMs: 1000 })
+      const traffic = new Traffic(functions)
       await traffic.next()
       const ended = once(lease, 'ended')
       await Promise.all([cluster.resourceManager.end('SIGKILL'), cluster.node().end('SIGKILL')])
@@ -160,7 +160,7 @@ export const resourceManagers: Scenario[] = [
       await ended
       const { failures } = await traffic.stop()
       for (const { code } of failures) {
-        assert.match(code, /^ERR_RFAAS_(WORKER_LOST|DEADLINE|LEASE_ENDED)$/)
+        assert.match(code, /^ERR_RFAAS_(WORKER_LOST|LEASE_ENDED)$/)
       }
       const again = await stage.lease(client)
       await again.deploy(nativePackage(), deployOptions)

@@ -114,21 +114,17 @@ export const stores: Scenario[] = [
       disk.fill(4096)
       const acknowledged: string[] = []
       let refusal = ''
-      await until(
-        'a write fails',
-        async () => {
-          try {
-            const second = await stage.lease(client, oneCore)
-            acknowledged.push(second.id)
-            await second.release()
-            return false
-          } catch (error) {
-            refusal = (error as Error).message
-            return true
-          }
-        },
-        30_000,
-      )
+      await until('a write fails', async () => {
+        try {
+          const second = await stage.lease(client, oneCore)
+          acknowledged.push(second.id)
+          await second.release()
+          return false
+        } catch (error) {
+          refusal = (error as Error).message
+          return true
+        }
+      })
       await assert.rejects(client.lease(oneCore), { code: 'ERR_RFAAS_UNAVAILABLE' })
       await traffic.next()
       const { resourceManager } = cluster

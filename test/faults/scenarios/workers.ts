@@ -40,7 +40,7 @@ export const workers: Scenario[] = [
     async run(stage) {
       const deployed = await stage.deployed()
       const recoveredMs = await recovery(deployed, ([first]) => [first!])
-      const outcomes = await sleepers(deployed.functions, 4, 10, 2000)
+      const outcomes = await sleepers(deployed.functions, 4, 10)
       assert.equal(summary(outcomes), '4 ok')
       return { seen: summary(outcomes), recoveredMs }
     },
@@ -54,8 +54,9 @@ export const workers: Scenario[] = [
     async run(stage) {
       const deployed = await stage.deployed()
       const { cluster, functions, lease } = deployed
+      const sleepMs = 2000
       // Two for each of the two workers: one runs, one waits behind it.
-      const calls = sleepers(functions, 4, 600, 5000)
+      const calls = sleepers(functions, 4, sleepMs)
       await sleep(100)
       const ready = once(lease, 'workerReady')
       signal(workersOf(cluster.node().pid).slice(0, 1), 'SIGKILL')
@@ -66,7 +67,7 @@ export const workers: Scenario[] = [
       for (const { message, mayHaveRun, ms } of lost) {
         assert.match(message, /SIGKILL/)
         assert.equal(mayHaveRun, true)
-        assert(ms < 600, `a lost call ended only after ${ms} ms`)
+        assert(ms < sleepMs, `a lost call ended only after ${ms} ms`)
       }
       await ready
       return {
@@ -82,7 +83,7 @@ export const workers: Scenario[] = [
       'Its calls end at their deadline with ERR_RFAAS_DEADLINE, calls of other workers go on; after SIGCONT it, or its successor, serves again.',
     async run(stage) {
       const { cluster, functions } = await stage.deployed()
-      const calls = sleepers(functions, 4, 500, 1000)
+      const calls = sleepers(functions, 4, 1000, 5000)
       await sleep(100)
       const stopped = workersOf(cluster.node().pid).slice(0, 1)
       signal(stopped, 'SIGSTOP')
@@ -102,7 +103,7 @@ export const workers: Scenario[] = [
       const { cluster, functions } = await stage.deployed()
       const stopped = workersOf(cluster.node().pid).slice(0, 1)
       signal(stopped, 'SIGSTOP')
-      const outcomes = await sleepers(functions, 4, 1, 500)
+      const outcomes = await sleepers(functions, 4, 1, 2000)
       assert.equal(outcomes.filter(({ code }) => code === 'ok').length, 2, summary(outcomes))
       signal(stopped, 'SIGCONT')
       return { seen: summary(outcomes), recoveredMs: await recovered(functions) }
@@ -125,7 +126,7 @@ export const workers: Scenario[] = [
       signal(workers, 'SIGKILL')
       // A call that is made before the loss is known here is a call in flight.
       await known
-      const outcomes = await sleepers(functions, 4, 1, 5000)
+      const outcomes = await sleepers(functions, 4, 1)
       assert.equal(summary(outcomes), '4 ok')
       return { seen: summary(outcomes), recoveredMs }
     },
@@ -138,14 +139,14 @@ export const workers: Scenario[] = [
     recoversWithinMs: 200,
     async run(stage) {
       const deployed = await stage.deployed()
-      const calls = sleepers(deployed.functions, 4, 1000, 5000)
+      const calls = sleepers(deployed.functions, 4, 5000)
       await sleep(100)
       signal(workersOf(deployed.cluster.node().pid), 'SIGKILL')
       const outcomes = await calls
       assert.equal(summary(outcomes), '4 ERR_RFAAS_WORKER_LOST')
       for (const { mayHaveRun } of outcomes) assert.equal(mayHaveRun, true)
       await recovered(deployed.functions)
-      await sleep(1100)
+      await sleep(1100) // to be of age: those that die young are made to wait
       return { seen: summary(outcomes), recoveredMs: await recovery(deployed, (all) => all) }
     },
   },
@@ -156,11 +157,11 @@ export const workers: Scenario[] = [
       'Every call ends at its deadline with ERR_RFAAS_DEADLINE; after SIGCONT its workers, or their successors, serve again.',
     async run(stage) {
       const { cluster, functions } = await stage.deployed()
-      const inFlight = sleepers(functions, 4, 300, 600)
+      const inFlight = sleepers(functions, 4, 1000, 3000)
       await sleep(100)
       const all = workersOf(cluster.node().pid)
       signal(all, 'SIGSTOP')
-      const outcomes = [...(await inFlight), ...(await sleepers(functions, 4, 1, 300))]
+      const outcomes = [...(await inFlight), ...(await sleepers(functions, 4, 1, 500))]
       assert.equal(summary(outcomes), '8 ERR_RFAAS_DEADLINE')
       signal(all, 'SIGCONT')
       return { seen: summary(outcomes), recoveredMs: await recovered(functions) }
@@ -173,23 +174,22 @@ export const workers: Scenario[] = [
       'The other worker answers every call meanwhile; the node is not kept busy by restarts.',
     async run(stage) {
       const { cluster, functions, lease } = await stage.deployed()
-      // Lost calls are those of the victim: two lanes, of which one at most is on it.
       const traffic = new Traffic(functions, { lanes: 1 })
       let kills = 0
       const until = performance.now() + 4000
-      const victim = workersOf(cluster.node().pid)[0]!
-      signal([victim], 'SIGKILL')
+      const [victim, other] = workersOf(cluster.node().pid)
+      signal([victim!], 'SIGKILL')
       lease.on('workerReady', () => {
         kills += 1
-        const newest = Math.max(...workersOf(cluster.node().pid))
-        if (performance.now() < until) signal([newest], 'SIGKILL')
+        const again = workersOf(cluster.node().pid).filter((pid) => pid !== other)
+        if (performance.now() < until) signal(again, 'SIGKILL')
       })
       await sleep(4000)
       const { answered, failures } = await traffic.stop()
       assert(kills <= 10, `${kills} restarts in 4 s`)
-      assert(answered > 50, `only ${answered} calls were answered`)
+      assert(answered > failures.length, `only ${answered} calls were answered`)
       for (const { code } of failures) assert.equal(code, 'ERR_RFAAS_WORKER_LOST')
-      assert.equal((await invoke(functions, 'echo', word(1), { timeoutMs: 5000 })).code, 'ok')
+      assert.equal((await invoke(functions, 'echo', word(1))).code, 'ok')
       return { seen: `${answered} ok, ${failures.length} lost, ${kills} restarts` }
     },
   },
