@@ -50,6 +50,7 @@ export class Manager {
   readonly #granting: Granting
   readonly #watch: NodeJS.Timeout
   #timer: NodeJS.Timeout | undefined
+  #tickedAtMs: number
   #stopped = false
 
   constructor(options: ManagerOptions) {
@@ -64,6 +65,7 @@ export class Manager {
     this.maintenance = new Maintenance(this.#state, this.#granting, options.logger, () =>
       this.#tick(),
     )
+    this.#tickedAtMs = options.clock.now()
     this.#watch = setInterval(() => this.#tick(), options.heartbeatMs).unref()
     this.#tick()
   }
@@ -287,6 +289,11 @@ export class Manager {
   #tick(): void {
     if (this.#stopped) return
     const nowMs = this.#clock.now()
+    const { heartbeatMs } = this.#options
+    // At least with every heartbeat this looks at the clock. Where it did not, it was held up (stopped, or
+    // its machine suspended), and what nodes said meanwhile is yet to be read.
+    if (nowMs - this.#tickedAtMs > 2 * heartbeatMs) this.#nodes.excuse(nowMs)
+    this.#tickedAtMs = nowMs
     const lost = this.#nodes.markLost(nowMs)
     for (const node of lost) {
       this.#logger.warn({ node }, 'node lost: no heartbeat; its leases go on until they expire')

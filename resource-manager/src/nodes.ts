@@ -192,6 +192,11 @@ export class NodeTable {
     this.#offer(node)
   }
 
+  /** Nobody could be heard for a while: nodes that were up have all of their time again. */
+  excuse(nowMs: number): void {
+    for (const { name, up } of this.#nodes.values()) if (up) this.#expectAfter(name, nowMs)
+  }
+
   /** Names of the nodes that fell silent since the last call. */
   markLost(nowMs: number): string[] {
     const lost = this.#silence.due(nowMs)
@@ -284,7 +289,11 @@ export class NodeTable {
 
   #hear(node: Node, nowMs: number): void {
     node.lastHeardMs = nowMs
-    this.#silence.set(node.name, nowMs + this.#timeoutMs + 1)
+    this.#expectAfter(node.name, nowMs)
+  }
+
+  #expectAfter(name: string, nowMs: number): void {
+    this.#silence.set(name, nowMs + this.#timeoutMs + 1)
   }
 
   /** What placement sees of it is up to date. */

@@ -12,7 +12,9 @@ import {
   registeredNode,
   release,
   renew,
+  spawnManager,
   startManager,
+  temporaryDirectory,
   usage,
 } from './support.js'
 
@@ -106,6 +108,17 @@ describe('a node', () => {
     const welcome = await node.register({ leases: [over.id] })
     expect(welcome).toMatchObject({ epoch: renewed.epoch, live: [granted.id], end: [over.id] })
     expect(Math.abs(welcome.nowMs - Date.now())).toBeLessThan(60_000)
+  })
+
+  it('is not lost because the resource manager was held up, but if it stays silent then', async () => {
+    const args = ['--heartbeat-ms', '50ms', '--node-timeout-ms', '1s']
+    const { url, child } = await spawnManager(temporaryDirectory(), { args })
+    await registeredNode(url)
+    child.kill('SIGSTOP')
+    await delay(1500)
+    child.kill('SIGCONT')
+    expect(await nodeInfo(url, 'node-a')).toMatchObject({ state: 'up' })
+    await expect.poll(async () => (await nodeInfo(url, 'node-a'))?.state).toBe('lost')
   })
 
   it('that falls silent is lost: nothing is granted there until it registers again', async () => {
