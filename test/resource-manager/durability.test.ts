@@ -144,6 +144,23 @@ describe('a resource manager whose disk is full', () => {
   })
 })
 
+describe('a resource manager that could not write', () => {
+  it('is not healthy, as long as the program that embeds it lets it run, and answers questions', async () => {
+    const { url } = await spawnManager(temporaryDirectory(), { maxFileKiB: 256, embedded: true })
+    await registeredNode(url, { cores: Array.from({ length: 4096 }, (_, core) => core) })
+    expect((await fetch(`${url}/healthz`)).status).toBe(200)
+    const granted: string[] = []
+    const failing = (async () => {
+      for (;;) granted.push((await grant(url)).lease.id)
+    })()
+    await expect(failing).rejects.toMatchObject({ code: 'ERR_RFAAS_UNAVAILABLE', status: 503 })
+    const health = await fetch(`${url}/healthz`)
+    expect(health.status).toBe(503)
+    expect(await health.text()).toMatch(/the store .*state\.mdb could not be written/)
+    expect(await lease(url, granted[0]!)).toMatchObject({ state: 'granted' })
+  })
+})
+
 describe('a restart', () => {
   it('with 1,000 live leases on many nodes finds them all as they were', async () => {
     const dataDir = temporaryDirectory()

@@ -193,20 +193,34 @@ export interface ManagerProcess {
   end(signal: NodeJS.Signals): ManagerProcess['ended']
 }
 
-/** The manager as its own process; no file that it writes may grow beyond `maxFileKiB`. */
+// A program that goes on when its manager has failed.
+const embedding = `
+  import { startResourceManager } from '${new URL('../../dist/resource-manager/src/index.js', import.meta.url).href}'
+  const [dataDir, nodeTimeoutMs] = process.argv.slice(1)
+  const { url } = await startResourceManager({ port: 0, dataDir, nodeTimeoutMs, logLevel: 'error' })
+  console.log(url)`
+
+/** The manager as its own process, or in a program that embeds it; no file that it writes may grow
+ * beyond `maxFileKiB`. */
 export async function spawnManager(
   dataDir: string,
-  { args: more = [], maxFileKiB }: { args?: string[]; maxFileKiB?: number } = {},
+  {
+    args: more = [],
+    maxFileKiB,
+    embedded = false,
+  }: { args?: string[]; maxFileKiB?: number; embedded?: boolean } = {},
 ): Promise<ManagerProcess> {
   const main = fileURLToPath(new URL('../../dist/resource-manager/src/main.js', import.meta.url))
-  const args = ['--port', '0', '--data-dir', dataDir, '--log-level', 'error', ...more]
+  const args = embedded
+    ? ['--input-type=module', '--eval', embedding, dataDir, '10m']
+    : [main, '--port', '0', '--data-dir', dataDir, '--log-level', 'error', ...more]
   // With a handler for the signal, a write beyond the limit fails like one on a full disk.
   const command =
     maxFileKiB === undefined
-      ? [process.execPath, main, ...args]
+      ? [process.execPath, ...args]
       : [
           ...['bash', '-c', `ulimit -f ${maxFileKiB}; exec "$@"`, 'bash', process.execPath],
-          ...['--import', "data:text/javascript,process.on('SIGXFSZ',()=>{})", main, ...args],
+          ...['--import', "data:text/javascript,process.on('SIGXFSZ',()=>{})", ...args],
         ]
   const child = spawn(command[0] ?? '', command.slice(1), { stdio: ['ignore', 'pipe', 'inherit'] })
   const exited = once(child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>
