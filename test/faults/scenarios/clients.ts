@@ -5,10 +5,13 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Traffic } from '../calls.js'
 import { nativePackage } from '../packages.js'
 import { until } from '../proc.js'
+import type { RemoteClient } from '../remote-client.js'
 import type { Scenario } from '../scenario.js'
 import { deployOptions, leaseOptions, type Stage } from '../stage.js'
 
 const oneCore = { ...leaseOptions, cores: 1, duration: '6s' }
+// A lease is renewed at half of its time: it lasts longer than this in any case.
+const stopMs = 1500
 
 /** Two clients on one node; what becomes of the second must not concern the first. */
 async function twoClients(stage: Stage, inFlight: boolean) {
@@ -22,6 +25,11 @@ async function twoClients(stage: Stage, inFlight: boolean) {
   await traffic.next()
   const freeCores = async (): Promise<number> => (await client.nodes())[0]?.freeCores ?? -1
   return { victim, traffic, freeCores }
+}
+
+async function renewed({ events }: RemoteClient): Promise<void> {
+  const before = events.length
+  await until('the lease is renewed', () => events.slice(before).includes('renewed'))
 }
 
 function killed(name: string, fault: string, inFlight: boolean): Scenario {
@@ -56,18 +64,34 @@ export const clients: Scenario[] = [
     async run(stage) {
       const { victim, traffic } = await twoClients(stage, true)
       victim.signal('SIGSTOP')
-      // Renewed at half of its time: so long it lasts in any case.
-      await sleep(1500)
+      await sleep(stopMs)
       victim.signal('SIGCONT')
       const continued = performance.now()
       assert.equal((await victim.call('echo', Uint8Array.of(1))).code, 'ok')
       const recoveredMs = performance.now() - continued
-      const before = victim.events.length
-      await until('the lease is renewed', () => victim.events.slice(before).includes('renewed'))
+      await renewed(victim)
       const own = await victim.stopTraffic()
       assert.deepEqual(own.failures, [])
       assert.deepEqual((await traffic.stop()).failures, [])
       return { seen: `${own.answered} ok, renewed`, recoveredMs }
+    },
+  },
+  {
+    name: 'client-stopped-idle',
+    fault: 'SIGSTOP of an idle client, continued before its lease expires',
+    promise: 'After SIGCONT it can call as before, and the lease is renewed.',
+    async run(stage) {
+      const { victim, traffic, freeCores } = await twoClients(stage, false)
+      victim.signal('SIGSTOP')
+      await sleep(stopMs)
+      assert.equal(await freeCores(), 0)
+      victim.signal('SIGCONT')
+      const continued = performance.now()
+      assert.equal((await victim.call('echo', Uint8Array.of(1))).code, 'ok')
+      const recoveredMs = performance.now() - continued
+      await renewed(victim)
+      assert.deepEqual((await traffic.stop()).failures, [])
+      return { seen: 'ok, renewed', recoveredMs }
     },
   },
   {

@@ -78,7 +78,7 @@ export const resourceManagers: Scenario[] = [
     },
   },
   {
-    name: 'resource-manager-stopped',
+    name: 'resource-manager-stopped-in-flight',
     fault: 'SIGSTOP of the resource manager, calls in flight',
     promise:
       'Calls go on; requests to it end with ERR_RFAAS_UNAVAILABLE by their deadline; after SIGCONT nothing is lost and no node has to be asked for its leases.',
@@ -101,6 +101,33 @@ export const resourceManagers: Scenario[] = [
       const { answered, failures } = await traffic.stop()
       assert.deepEqual(failures, [])
       return { seen: `${answered} ok; requests ended after ${hastyMs} ms`, recoveredMs }
+    },
+  },
+  {
+    name: 'resource-manager-stopped-idle',
+    fault:
+      'SIGSTOP of the resource manager, nothing in flight, for longer than nodes may be silent',
+    promise:
+      'After SIGCONT no node counts as lost, the requests that came meanwhile are answered, and nothing is granted twice.',
+    async run(stage) {
+      const cluster = await stage.cluster()
+      const client = await stage.client(cluster)
+      const lease = await stage.lease(client, oneCore)
+      cluster.resourceManager.signal('SIGSTOP')
+      const asked = stage.lease(client, oneCore)
+      await sleep(nodeTimeoutMs)
+      cluster.resourceManager.signal('SIGCONT')
+      const continued = performance.now()
+      const second = await asked
+      const recoveredMs = performance.now() - continued
+      assert.notDeepEqual(second.cores, lease.cores)
+      assert.equal((await client.nodes())[0]?.state, 'up')
+      await assert.rejects(client.lease(oneCore), { code: 'ERR_RFAAS_NO_CAPACITY' })
+      await lease.renew()
+      return {
+        seen: 'the node up, the request that waited granted, the lease renewed',
+        recoveredMs,
+      }
     },
   },
   {

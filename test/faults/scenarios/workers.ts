@@ -151,7 +151,7 @@ export const workers: Scenario[] = [
     },
   },
   {
-    name: 'executor-stopped',
+    name: 'executor-stopped-in-flight',
     fault: 'SIGSTOP of an executor, calls in flight and after it',
     promise:
       'Every call ends at its deadline with ERR_RFAAS_DEADLINE; after SIGCONT its workers, or their successors, serve again.',
@@ -165,6 +165,26 @@ export const workers: Scenario[] = [
       assert.equal(summary(outcomes), '8 ERR_RFAAS_DEADLINE')
       signal(all, 'SIGCONT')
       return { seen: summary(outcomes), recoveredMs: await recovered(functions) }
+    },
+  },
+  {
+    name: 'executor-stopped-idle',
+    fault:
+      'SIGSTOP of an idle executor, continued before the deadline of calls that come meanwhile',
+    promise: 'No call fails; those that came meanwhile are answered after SIGCONT.',
+    async run(stage) {
+      const { cluster, functions } = await stage.deployed()
+      const all = workersOf(cluster.node().pid)
+      signal(all, 'SIGSTOP')
+      const calls = sleepers(functions, 4, 1)
+      await sleep(500)
+      signal(all, 'SIGCONT')
+      const continued = performance.now()
+      const outcomes = await calls
+      assert.equal(summary(outcomes), '4 ok')
+      const recoveredMs = performance.now() - continued
+      assert.deepEqual(workersOf(cluster.node().pid), all)
+      return { seen: `${summary(outcomes)}, same workers`, recoveredMs }
     },
   },
   {
