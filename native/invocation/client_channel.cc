@@ -6,11 +6,12 @@
 #include <cstring>
 #include <utility>
 
+#include "invocation/queue_depth.h"
+
 namespace rfaas::invocation {
 
 namespace {
 
-constexpr int kBatch = 16;
 constexpr uint32_t kMaxWorkers = 4096;
 
 const char* refusal_text(uint16_t reason) {
@@ -41,8 +42,9 @@ int ClientChannel::open() {
     while (session_ == 0) {
         if (::getrandom(&session_, sizeof session_, 0) != sizeof session_) return -EIO;
     }
-    // Each worker: replies for all slots, and every send may be waiting for its completion.
-    const uint64_t depth = uint64_t{limits_.workers} * (limits_.slots + send_depth());
+    // Each worker: all receives, and every send may be waiting for its completion.
+    const uint64_t depth =
+        uint64_t{limits_.workers} * (queue_depth(limits_.slots) + send_depth(limits_.slots));
     if (depth > device_->info().max_completion_depth) return -ENOSPC;
     int rc = device_->create_completion_queue(static_cast<uint32_t>(depth), &queue_);
     if (rc < 0) return rc;
@@ -74,16 +76,15 @@ int ClientChannel::connect(uint32_t index, std::string_view address,
     fabric::QueuePairOptions options;
     options.send_queue = queue_.get();
     options.receive_queue = queue_.get();
-    options.send_depth = send_depth();
-    options.receive_depth = limits_.slots;
+    options.send_depth = send_depth(limits_.slots);
+    options.receive_depth = queue_depth(limits_.slots);
     // A header and a small payload; larger inline areas cost send queue memory on NICs.
     options.inline_bytes = std::min<uint32_t>(device_->info().max_inline_bytes, 220);
     int rc = device_->connect(address, options, &hello, sizeof hello, &worker.pair);
     if (rc < 0) return rc;
-    for (uint32_t i = 0; i < limits_.slots; ++i) {
-        fabric::ReceiveRequest receive;
-        receive.id = receive_id(index, worker);
-        rc = worker.pair->post_receive(receive);
+    worker.receive.id = receive_id(index, worker);
+    for (uint32_t i = 0; i < queue_depth(limits_.slots); ++i) {
+        rc = worker.pair->post_receive(worker.receive);
         if (rc < 0) return rc;
     }
     return 0;
@@ -129,6 +130,10 @@ ConnectProgress ClientChannel::connect_step(uint32_t index, std::string* reason)
     const fabric::RemoteKey key = control_->remote_key();
     table(index)[wire::kControlRegion] = {key.address + index * texts, texts, key.rkey};
     worker.unsignaled = 0;
+    worker.inline_bytes = worker.pair->inline_bytes();
+    worker.request = {};
+    worker.request.opcode = fabric::Opcode::kWriteImm;
+    worker.request.rkey = welcome.slots.rkey;
     if (write_table(index, 0, wire::kMaxRegions) < 0 || !settle_doubts(index)) {
         *reason = "the first write to the worker failed";
         return ConnectProgress::kUnreachable;
@@ -149,7 +154,9 @@ bool ClientChannel::settle_doubts(uint32_t index) {
         if (worker.owed[slot] == 0) continue;
         wire::RequestHeader header;
         header.request_id = worker.owed[slot];
-        if (send_header(index, slot, header, slot | wire::kInquiry, {}) < 0) return false;
+        worker.request.segment_count = 1;
+        worker.request.immediate = slot | wire::kInquiry;
+        if (send_header(index, slot, header, 0) < 0) return false;
     }
     return true;
 }
@@ -211,9 +218,9 @@ int ClientChannel::write_table(uint32_t index, uint32_t first, uint32_t count) {
     return post(worker, request);
 }
 
-// Sends are unsignalled but for one in `slots`, which retires the others.
+// Sends are unsignalled but for one in queue_depth(), which retires the others.
 int ClientChannel::post(Worker& worker, fabric::SendRequest& request) {
-    if (++worker.unsignaled >= limits_.slots) {
+    if (++worker.unsignaled >= queue_depth(limits_.slots)) {
         request.flags |= fabric::kSignaled;
         worker.unsignaled = 0;
     }
@@ -239,37 +246,34 @@ int ClientChannel::submit(const CallRequest& call) {
     header.function = static_cast<uint16_t>(call.function);
     header.region = static_cast<uint16_t>(call.output_region);
 
-    fabric::Segment payload;
+    // The worker's own request, of which only this changes: a new one would have to be zeroed.
+    fabric::SendRequest& request = worker.request;
+    request.segment_count = 1;
     if (call.input_length != 0) {
         fabric::MemoryRegion* region = regions_[call.input_region];
         if (region == nullptr || call.input_offset > region->length() ||
             call.input_length > region->length() - call.input_offset) {
             return -EINVAL;
         }
-        payload = {region->data() + call.input_offset, call.input_length, region};
+        request.segments[1] = {region->data() + call.input_offset, call.input_length, region};
+        request.segment_count = 2;
     }
-    const int rc = send_header(call.worker, call.slot, header, call.slot, payload);
+    request.immediate = call.slot;
+    const int rc = send_header(call.worker, call.slot, header, call.input_length);
     if (rc < 0) return rc;
     worker.owed[call.slot] = next_request_id_++;
     ++in_flight_;
     return 0;
 }
 
+// Sends the worker's request with this header in front of its payload.
 int ClientChannel::send_header(uint32_t index, uint32_t slot, const wire::RequestHeader& header,
-                               uint32_t immediate, const fabric::Segment& payload) {
+                               uint32_t payload_length) {
     Worker& worker = workers_[index];
-    fabric::SendRequest request;
-    request.opcode = fabric::Opcode::kWriteImm;
-    request.immediate = immediate;
+    fabric::SendRequest& request = worker.request;
     request.remote_address =
         worker.welcome.slots.address + slot * worker.slot_stride + wire::kHeaderOffset;
-    request.rkey = worker.welcome.slots.rkey;
-    request.segment_count = 1;
-    if (payload.length != 0) {
-        request.segments[1] = payload;
-        request.segment_count = 2;
-    }
-    if (sizeof header + payload.length <= worker.pair->inline_bytes()) [[likely]] {
+    if (sizeof header + payload_length <= worker.inline_bytes) [[likely]] {
         request.flags = fabric::kInline;
         request.segments[0] = {const_cast<wire::RequestHeader*>(&header), sizeof header, nullptr};
     } else {
@@ -278,6 +282,7 @@ int ClientChannel::send_header(uint32_t index, uint32_t slot, const wire::Reques
         uint8_t* place =
             control_->data() + (size_t{index} * limits_.slots + slot) * wire::kErrorTextBytes;
         std::memcpy(place, &header, sizeof header);
+        request.flags = 0;
         request.segments[0] = {place, sizeof header, control_.get()};
     }
     return post(worker, request);
@@ -309,9 +314,7 @@ bool ClientChannel::take(const fabric::Completion& completion, CallOutcome* out)
     }
     // Fails when the connection has ended behind this reply, which is none the worse for it; the
     // receives that are flushed then tell of the end.
-    fabric::ReceiveRequest receive;
-    receive.id = completion.id;
-    (void)worker.pair->post_receive(receive);
+    (void)worker.pair->post_receive(worker.receive);
     worker.owed[slot] = 0;
     --in_flight_;
     out->worker = index;
@@ -331,18 +334,18 @@ void ClientChannel::lose(uint32_t index) {
 
 int ClientChannel::poll(CallOutcome* out, int max) {
     int count = 0;
-    fabric::Completion completions[kBatch];
     while (count < max) {
         if (!ready_.empty()) [[unlikely]] {
             out[count++] = ready_.front();
             ready_.pop_front();
             continue;
         }
-        const int polled = queue_->poll(completions, std::min(kBatch, max - count));
+        const int room = std::min(static_cast<int>(polled_.size()), max - count);
+        const int polled = queue_->poll(polled_.data(), room);
         if (polled < 0) return polled;
         if (polled == 0 && ready_.empty()) break;
         for (int i = 0; i < polled; ++i) {
-            if (take(completions[i], &out[count])) ++count;
+            if (take(polled_[i], &out[count])) ++count;
         }
     }
     return count;

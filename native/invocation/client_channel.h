@@ -10,6 +10,7 @@
 // asks it what became of them, and abandon() settles them when it is known to have ended.
 #pragma once
 
+#include <array>
 #include <deque>
 #include <memory>
 #include <string_view>
@@ -108,6 +109,10 @@ class ClientChannel {
         std::unique_ptr<fabric::QueuePair> pair;
         uint8_t ticket[wire::kTicketBytes] = {};
         wire::Welcome welcome;
+        // What all sends to this connection's slots, and all of its receives, have in common.
+        fabric::SendRequest request;
+        fabric::ReceiveRequest receive;
+        uint32_t inline_bytes = 0;
         uint64_t slot_stride = 0;
         uint32_t unsignaled = 0;
         uint32_t connections = 0;  // tells completions of this connection from those of older ones
@@ -120,7 +125,7 @@ class ClientChannel {
     }
     [[nodiscard]] bool settle_doubts(uint32_t index);
     [[nodiscard]] int send_header(uint32_t index, uint32_t slot, const wire::RequestHeader& header,
-                                  uint32_t immediate, const fabric::Segment& payload);
+                                  uint32_t payload_length);
     [[nodiscard]] int post(Worker& worker, fabric::SendRequest& request);
     [[nodiscard]] wire::Region* table(uint32_t worker) const {
         return reinterpret_cast<wire::Region*>(tables_->data()) + worker * wire::kMaxRegions;
@@ -129,7 +134,6 @@ class ClientChannel {
     [[nodiscard]] int write_table(uint32_t worker, uint32_t first, uint32_t count);
     [[nodiscard]] bool take(const fabric::Completion& completion, CallOutcome* out);
     void lose(uint32_t index);
-    [[nodiscard]] uint32_t send_depth() const { return 2 * limits_.slots + 16; }
 
     fabric::Device* device_;
     Limits limits_;
@@ -139,6 +143,7 @@ class ClientChannel {
     std::unique_ptr<fabric::MemoryRegion> control_;  // texts of errors, per worker and slot
     std::vector<fabric::MemoryRegion*> regions_;
     std::vector<Worker> workers_;
+    std::array<fabric::Completion, 16> polled_;  // of poll(), which would have to zero its own
     std::deque<CallOutcome> ready_;
     uint64_t session_ = 0;
     uint64_t next_request_id_ = 1;

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "core/spin.h"
+#include "invocation/queue_depth.h"
 
 namespace rfaas::invocation {
 
@@ -19,6 +20,9 @@ constexpr uint32_t kIdleLooks = 100'000;
 // Longer timeouts are counted with the coarse clock: reading the precise one for each call would be
 // a tenth of the call.
 constexpr uint32_t kPreciseBelowUs = 100'000;
+
+// Requests land in their slots: all receives are the same.
+constexpr fabric::ReceiveRequest kReceive;
 
 const char* refusal_text(wire::CallStatus reason) {
     return reason == wire::CallStatus::kLeaseRevoked
@@ -72,7 +76,7 @@ int WorkerChannel::open(const WorkerOptions& options, std::string* reason) {
     slots_.resize(slots);
     callable_ = options.function_count;
     *reason = "cannot create the completion queue";
-    rc = device_->create_completion_queue(3 * slots + 16 + slots, &queue_);
+    rc = device_->create_completion_queue(2 * queue_depth(slots) + send_depth(slots), &queue_);
     if (rc < 0) return rc;
     *reason = "cannot listen on " + options.address;
     rc = device_->listen(options.address, 16, &listener_);
@@ -155,19 +159,23 @@ void WorkerChannel::admit(std::unique_ptr<fabric::ConnectionRequest> request) {
     fabric::QueuePairOptions options;
     options.send_queue = queue_.get();
     options.receive_queue = queue_.get();
-    options.send_depth = 2 * options_.slots + 16;
-    options.receive_depth = options_.slots;
+    options.send_depth = send_depth(options_.slots);
+    options.receive_depth = queue_depth(options_.slots);
     options.inline_bytes = std::min<uint32_t>(device_->info().max_inline_bytes, 220);
     int rc = request->prepare(options, &pair_);
     if (rc < 0) {
         events_->refused(request->peer(), "no resources for a queue pair");
         return;
     }
-    for (uint32_t slot = 0; slot < options_.slots && rc == 0; ++slot) rc = pair_->post_receive({});
+    for (uint32_t i = 0; i < options.receive_depth && rc == 0; ++i) {
+        rc = pair_->post_receive(kReceive);
+    }
     std::memset(table_->data(), 0, table_->length());
     if (!resumed) std::fill(slots_.begin(), slots_.end(), Slot{});
     session_ = hello.session;
     unsignaled_ = 0;
+    inline_bytes_ = pair_->inline_bytes();
+    answer_.opcode = fabric::Opcode::kWriteImm;
     wire::Welcome welcome;
     welcome.resumed = resumed ? 1 : 0;
     welcome.slot_count = static_cast<uint16_t>(options_.slots);
@@ -215,8 +223,7 @@ int WorkerChannel::next(Call* call, uint64_t budget_ns) {
             if (count < 0) return count;
         }
         if (count == 1) {
-            if (completion.opcode == fabric::Opcode::kReceiveWrite &&
-                completion.status == fabric::Status::kSuccess) [[likely]] {
+            if (completion.opcode == fabric::Opcode::kReceiveWrite) [[likely]] {
                 if (accept_request(completion, call)) return 1;
             } else if (completion.status != fabric::Status::kSuccess && pair_ != nullptr &&
                        completion.queue_pair == pair_->number()) {
@@ -235,9 +242,13 @@ int WorkerChannel::next(Call* call, uint64_t budget_ns) {
 // A request has arrived. False: it was answered, or its client dropped, already.
 bool WorkerChannel::accept_request(const fabric::Completion& completion, Call* call) {
     if (pair_ == nullptr || completion.queue_pair != pair_->number()) return false;  // of the last
+    if (completion.status != fabric::Status::kSuccess) [[unlikely]] {
+        drop_client();
+        return false;
+    }
     const uint32_t index = completion.immediate;
     wire::RequestHeader header;
-    if (pair_->post_receive({}) < 0 || completion.byte_length < sizeof header ||
+    if (pair_->post_receive(kReceive) < 0 || completion.byte_length < sizeof header ||
         index >= slots_.size() || slots_[index].state != SlotState::kAnswered) [[unlikely]] {
         const uint32_t inquired = index ^ wire::kInquiry;
         if (completion.byte_length == sizeof header && inquired < slots_.size()) {
@@ -367,9 +378,10 @@ void WorkerChannel::answer(uint32_t index, uint32_t immediate, uint32_t length) 
 
 void WorkerChannel::send_answer(uint32_t index) {
     const Slot& slot = slots_[index];
-    fabric::SendRequest request;
-    request.opcode = fabric::Opcode::kWriteImm;
+    fabric::SendRequest& request = answer_;
     request.immediate = slot.immediate;
+    request.flags = 0;
+    request.segment_count = 0;
     if (wire::reply_status(slot.immediate) != static_cast<uint32_t>(wire::CallStatus::kOk))
         [[unlikely]] {
         aim_text(index, slot.length, &request);
@@ -398,15 +410,16 @@ void WorkerChannel::aim_text(uint32_t index, uint32_t length, fabric::SendReques
     request->rkey = control.rkey;
 }
 
-// One in `slots` sends is signalled and retires the others. A send queue that is full is drained;
-// requests that arrive meanwhile wait in arrived_.
+// One in queue_depth() sends is signalled and retires the others. A send queue that is full is
+// drained; requests that arrive meanwhile wait in arrived_.
 void WorkerChannel::post(fabric::SendRequest& request) {
-    if (++unsignaled_ >= options_.slots) {
+    if (++unsignaled_ >= queue_depth(options_.slots)) {
         request.flags |= fabric::kSignaled;
         unsignaled_ = 0;
     }
-    const uint32_t length = request.segments[0].length;
-    if (length != 0 && length <= pair_->inline_bytes()) request.flags |= fabric::kInline;
+    if (request.segment_count != 0 && request.segments[0].length <= inline_bytes_) {
+        request.flags |= fabric::kInline;
+    }
     int rc = pair_->post_send(request);
     // A client that takes no answers for so long is as good as gone.
     constexpr uint64_t kPatienceNs = 5'000'000'000;

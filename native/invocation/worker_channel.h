@@ -131,6 +131,8 @@ class WorkerChannel {
     std::deque<fabric::Completion> arrived_;  // polled while something else was waited for
     uint32_t callable_ = 0;  // functions that may be called; none once requests are refused
     wire::CallStatus refusal_ = wire::CallStatus::kOk;
+    fabric::SendRequest answer_;  // the last one: a new one would have to be zeroed
+    uint32_t inline_bytes_ = 0;
     uint32_t unsignaled_ = 0;
     uint32_t idle_looks_ = 0;
     uint64_t dropped_ = 0;  // of listener_->dropped(), told already

@@ -181,7 +181,8 @@ class ShmQueuePair final : public QueuePair {
     [[nodiscard]] bool receive_available();
     [[nodiscard]] bool overlaps_placed(uint64_t address, uint32_t length);
     [[nodiscard]] Descriptor* next_descriptor();
-    void publish(Descriptor* descriptor, uint32_t tag, const Placed& placed);
+    void note_placed(uint64_t address, uint32_t length);
+    void publish(Descriptor* descriptor, uint32_t tag);
     void fail(const SendRequest& request, uint64_t sends, Status status);
     void complete(const SendRequest& request, uint64_t sends, uint32_t length);
     [[nodiscard]] bool accept_descriptor(const Descriptor& descriptor, uint32_t tag,

@@ -240,25 +240,23 @@ ShmQueuePair::Outcome ShmQueuePair::execute_write_imm(const SendRequest& request
     Descriptor* descriptor = next_descriptor();
     if (descriptor == nullptr) [[unlikely]]
         return Outcome::kWait;
-    Placed placed;
-    placed.bounce_end = bounce_head_;
     uint32_t flags = 0;
     if (length <= kInlineBytes) {
         // Inside the descriptor: the receiver places it when it takes the message.
         gather(request, descriptor->bytes);
-        placed.address = request.remote_address;
-        placed.length = length;
+        note_placed(request.remote_address, length);
         flags = kTagInline;
     } else {
         if (overlaps_placed(request.remote_address, length)) return Outcome::kWait;
         gather(request, target);
+        note_placed(0, 0);
     }
     descriptor->immediate = request.immediate;
     descriptor->byte_length = length;
     descriptor->rkey = static_cast<uint32_t>(request.rkey);
     descriptor->address = request.remote_address;
     ++receives_used_;
-    publish(descriptor, flags | static_cast<uint32_t>(Opcode::kWriteImm), placed);
+    publish(descriptor, flags | static_cast<uint32_t>(Opcode::kWriteImm));
     return Outcome::kDone;
 }
 
@@ -311,8 +309,8 @@ ShmQueuePair::Outcome ShmQueuePair::execute_send(const SendRequest& request, uin
                 Descriptor* descriptor = next_descriptor();
                 if (descriptor == nullptr) return Outcome::kWait;
                 descriptor->byte_length = length;
-                publish(descriptor, kTagTooLong | static_cast<uint32_t>(Opcode::kSend),
-                        {0, 0, bounce_head_});
+                note_placed(0, 0);
+                publish(descriptor, kTagTooLong | static_cast<uint32_t>(Opcode::kSend));
                 failure_ = Status::kRemoteInvalid;
                 return Outcome::kFailed;
             }
@@ -322,7 +320,6 @@ ShmQueuePair::Outcome ShmQueuePair::execute_send(const SendRequest& request, uin
         Descriptor* descriptor = next_descriptor();
         if (descriptor == nullptr) return Outcome::kWait;
         const uint32_t left = length - *sent_bytes;
-        Placed placed;
         uint32_t flags = 0;
         uint32_t part = left;
         if (left <= kInlineBytes) {
@@ -343,13 +340,13 @@ ShmQueuePair::Outcome ShmQueuePair::execute_send(const SendRequest& request, uin
             bounce_head_ = begin + part;
             descriptor->address = offset;
         }
-        placed.bounce_end = bounce_head_;
+        note_placed(0, 0);
         descriptor->immediate = request.immediate;
         descriptor->byte_length = part;
         *sent_bytes += part;
         if (*sent_bytes != length) flags |= kTagMore;
         if ((flags & kTagMore) == 0) ++receives_used_;
-        publish(descriptor, flags | static_cast<uint32_t>(request.opcode), placed);
+        publish(descriptor, flags | static_cast<uint32_t>(request.opcode));
         if ((flags & kTagMore) == 0) return Outcome::kDone;
     }
 }
@@ -430,9 +427,17 @@ Descriptor* ShmQueuePair::next_descriptor() {
     return &outbound_ring_[published_ & (depth - 1)];
 }
 
-void ShmQueuePair::publish(Descriptor* descriptor, uint32_t tag, const Placed& placed) {
+// What the next descriptor carries. Stored where it stays: a copy of fields that were only just
+// written would wait until they have left the store buffer.
+void ShmQueuePair::note_placed(uint64_t address, uint32_t length) {
+    Placed& placed = placed_[published_ & (outbound_shape_.ring_depth - 1)];
+    placed.address = address;
+    placed.length = length;
+    placed.bounce_end = bounce_head_;
+}
+
+void ShmQueuePair::publish(Descriptor* descriptor, uint32_t tag) {
     const uint32_t depth = outbound_shape_.ring_depth;
-    placed_[published_ & (depth - 1)] = placed;
     // Sequentially consistent: the tag must be visible before we look whether the peer sleeps, or
     // both of us could wait.
     descriptor->tag.store(lap_tag(published_, depth) | tag, std::memory_order_seq_cst);
