@@ -68,6 +68,8 @@ export interface NativeConstants {
   >
   /** The slot of an outcome that stands for the worker's connection itself. */
   readonly workerDown: number
+  /** Of `NativeInvoker.submit()`. */
+  readonly answered: number
   readonly outcomeBatch: number
   readonly callStatuses: Readonly<Record<NativeCallStatus, number>>
 }
@@ -226,7 +228,9 @@ export interface NativeInvoker {
   call(): number
   /** call() without sending: for the request in `record` that is in flight already. */
   finish(): number
-  /** Sends the request in `record`: 0 or a negative errno. attend() delivers its outcome. */
+  /** Sends the request in `record`: a negative errno, or 0, and its outcome is delivered later. Or it
+   * is there already: its status plus `constants.answered`, its length in `record`. The addon waits
+   * for it a moment if the call is alone and such calls have been answered within one. */
   submit(): number
   /** Moves outcomes to `record`; returns how many. */
   poll(): number
@@ -252,9 +256,12 @@ export interface NativeInvoker {
   addRegion(region: NativeMemoryRegion): number
   removeRegion(index: number): void
   errorText(worker: number, slot: number, length: number): string
-  /** Until nothing is in flight: polls in each turn of the loop for `hotUs` after the last outcome,
-   * then sleeps. `callback` gets the number of outcomes in `record`. Keeps the process alive. */
-  attend(callback: (count: number) => void, hotUs: number): void
+  /** Once, before the first call. `callback` gets the number of outcomes in `record`; `hotUs` is how
+   * long after the last one the loop polls for more. */
+  onOutcomes(callback: (count: number) => void, hotUs: number): void
+  /** Until nothing is in flight: polls in each turn of the loop while hot, then sleeps. Keeps the
+   * process alive. submit() does it by itself. */
+  attend(): void
   close(): void
 }
 

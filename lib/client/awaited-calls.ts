@@ -10,6 +10,7 @@ import {
   iInputOffset,
   iInputRegion,
   iOutcomes,
+  iResultLength,
   iSlot,
   iTimeout,
   iWorker,
@@ -19,22 +20,27 @@ import {
   outcomeWords,
   oWorker,
 } from './call-record.js'
-import { graceUs, type FunctionsSettings } from './call-options.js'
-import type { CallMemory } from './memory.js'
+import { graceUs, type FunctionsSettings, type InvokeOptions } from './call-options.js'
+import { PlaceFinder, type CallMemory } from './memory.js'
 import { callError, errnos, sendError } from './outcome.js'
 import { WaitingCalls, type Waiting } from './waiting.js'
 import { pickWorker, refusalOf, type WorkerConnection } from './worker-connection.js'
 
-const { callStatuses, workerDown } = native.constants
+const { answered, callStatuses, workerDown } = native.constants
 const { ok, workerLost, leaseRevoked, leaseEnded, notReceived } = callStatuses
 
 export class AwaitedCalls {
   readonly #invoker: NativeInvoker
   readonly #record: Uint32Array
-  readonly #memory: CallMemory
+  readonly #inputs: PlaceFinder
   readonly #workers: readonly WorkerConnection[]
   readonly #settings: FunctionsSettings
-  readonly #waiting = new WaitingCalls((call) => this.#send(call))
+  readonly #waiting = new WaitingCalls((call) =>
+    this.#sent(call, this.#send(call.index, call.input, timeLeftUs(call))),
+  )
+  /** Where the last call went. */
+  #at: WorkerConnection | undefined
+  #slot = 0
   #closed = false
 
   constructor(
@@ -46,13 +52,57 @@ export class AwaitedCalls {
   ) {
     this.#invoker = invoker
     this.#record = record
-    this.#memory = memory
+    this.#inputs = new PlaceFinder(memory)
     this.#workers = workers
     this.#settings = settings
+    invoker.onOutcomes((count) => {
+      this.#take(count)
+      this.#waiting.pump()
+    }, settings.hotWaitMs * 1000)
   }
 
-  add(call: Waiting): void {
-    this.#waiting.add(call)
+  /** Sends a call, or has it wait for its turn. A call that is alone may have its answer before this
+   * returns: then there is nothing to remember, and no turn of the loop to wait for. */
+  start(
+    name: string,
+    index: number,
+    input: Uint8Array,
+    timeoutUs: number,
+    { signal, idempotent = false }: InvokeOptions,
+  ): Promise<Uint8Array> {
+    const sent = this.#waiting.queued ? undefined : this.#send(index, input, timeoutUs)
+    if (sent === answered + ok && this.#at !== undefined) {
+      const result = this.#at.staging.takeOutput(this.#slot, this.#record[iResultLength] ?? 0)
+      this.#at.release(this.#slot)
+      return Promise.resolve(result)
+    }
+    return new Promise((resolve, reject) => {
+      const call: Waiting = {
+        name,
+        index,
+        input,
+        timeoutUs,
+        deadline: 0,
+        idempotent,
+        resolve,
+        reject,
+        signal,
+        onAbort: undefined,
+        settled: false,
+        at: undefined,
+        slot: 0,
+        mayHaveRun: false,
+        waited: false,
+        previous: undefined,
+        next: undefined,
+      }
+      this.#waiting.open(call)
+      try {
+        if (!this.#sent(call, sent)) this.#waiting.enqueue(call)
+      } catch (error) {
+        this.#waiting.reject(call, error)
+      }
+    })
   }
 
   /** Resolves when no call waits. */
@@ -85,9 +135,10 @@ export class AwaitedCalls {
     }
   }
 
-  /** As long as calls are in flight the event loop looks for their outcomes. */
+  /** As long as calls are in flight the event loop looks for their outcomes; those sent from here see
+   * to it themselves. */
   attend(): void {
-    this.#invoker.attend(this.#onOutcomes, this.#settings.hotWaitMs * 1000)
+    this.#invoker.attend()
   }
 
   /** The worker has been out of reach for a while: what may run twice does not wait for it. */
@@ -101,39 +152,43 @@ export class AwaitedCalls {
     this.#waiting.pump()
   }
 
-  readonly #onOutcomes = (count: number): void => {
-    this.#take(count)
-    this.#waiting.pump()
-  }
-
-  /** False: not now. */
-  #send(call: Waiting): boolean {
+  /** What the addon says of a call that was sent to a free slot; undefined: there is none. */
+  #send(index: number, input: Uint8Array, timeoutUs: number): number | undefined {
     const worker = pickWorker(this.#workers, this.#settings.slots)
     const connection = worker < 0 ? undefined : this.#workers[worker]
     const slot = connection?.free.pop()
-    if (connection === undefined || slot === undefined) {
-      const refusal = refusalOf(this.#workers)
-      if (refusal !== 0) throw callError(call.name, refusal, '', call.mayHaveRun)
-      return false
-    }
+    if (connection === undefined || slot === undefined) return undefined
     const record = this.#record
-    const from = this.#memory.find(call.input)
+    const from = this.#inputs.find(input)
     record[iWorker] = worker
     record[iSlot] = slot
-    record[iFunction] = call.index
-    record[iTimeout] = call.waited ? timeLeftUs(call) : call.timeoutUs
+    record[iFunction] = index
+    record[iTimeout] = timeoutUs
     if (from !== undefined) {
       record[iInputRegion] = from.index
       record[iInputOffset] = from.offset
       record[iInputLength] = from.length
     } else {
-      connection.staging.putInput(record, slot, call.input)
+      connection.staging.putInput(record, slot, input)
     }
     connection.staging.nameOutput(record, slot, this.#settings.outputBytes)
-    const errno = this.#invoker.submit()
-    if (errno < 0) {
+    this.#at = connection
+    this.#slot = slot
+    return this.#invoker.submit()
+  }
+
+  /** Remembers a call that was sent, or settles it. False: it could not be sent now. */
+  #sent(call: Waiting, said: number | undefined): boolean {
+    const connection = this.#at
+    const slot = this.#slot
+    if (said === undefined || connection === undefined) {
+      const refusal = refusalOf(this.#workers)
+      if (refusal !== 0) throw callError(call.name, refusal, '', call.mayHaveRun)
+      return false
+    }
+    if (said < 0) {
       connection.release(slot)
-      if (errno !== errnos.notConnected) throw sendError(call.name, errno)
+      if (said !== errnos.notConnected) throw sendError(call.name, said)
       connection.suspect()
       setImmediate(() => this.collect())
       return false
@@ -141,7 +196,10 @@ export class AwaitedCalls {
     connection.calls[slot] = call
     call.at = connection
     call.slot = slot
-    this.attend()
+    if (said >= answered) {
+      this.#settle(call, connection, said - answered, this.#record[iResultLength] ?? 0)
+      connection.release(slot)
+    }
     return true
   }
 
@@ -165,8 +223,7 @@ export class AwaitedCalls {
 
   #settle(call: Waiting, connection: WorkerConnection, status: number, length: number): void {
     if (status === ok) {
-      const result = connection.staging.output(call.slot, length).slice()
-      this.#waiting.resolve(call, result)
+      this.#waiting.resolve(call, connection.staging.takeOutput(call.slot, length))
       return
     }
     const worker = this.#workers.indexOf(connection)

@@ -30,10 +30,9 @@ import {
   iTimeout,
   iWorker,
 } from './call-record.js'
-import { CallMemory, type Place } from './memory.js'
+import { CallMemory, PlaceFinder } from './memory.js'
 import { callError, errnos, sendError } from './outcome.js'
 import { Staging } from './staging.js'
-import type { Waiting } from './waiting.js'
 import { pickWorker, refusalOf, WorkerConnection } from './worker-connection.js'
 
 const { ok, deadline, workerLost, leaseRevoked, leaseEnded, notReceived } =
@@ -59,15 +58,11 @@ export class Functions {
   readonly #onClose: (functions: Functions) => Promise<void>
   #closed: RfaasError | undefined
   #closing: Promise<void> | undefined
-  // The last name and views that a synchronous call used, and where they lie: most programs use the
-  // same again, and asking a view for its buffer costs as much as crossing into native code. A view
-  // of registered memory never changes its place or length.
+  readonly #inputs: PlaceFinder
+  readonly #outputs: PlaceFinder
+  // Most programs call the same function again.
   #lastName = ''
   #lastIndex = -1
-  #lastInput: Uint8Array | undefined
-  #lastInputPlace: Place | undefined
-  #lastOutput: Uint8Array | undefined
-  #lastOutputPlace: Place | undefined
 
   private constructor(
     device: NativeDevice,
@@ -84,6 +79,8 @@ export class Functions {
     this.#invoker = native.createInvoker(device, executor.workers.length, settings.slots)
     this.#record = new Uint32Array(this.#invoker.record)
     this.#memory = new CallMemory(device, this.#invoker)
+    this.#inputs = new PlaceFinder(this.#memory)
+    this.#outputs = new PlaceFinder(this.#memory)
     const { slots, payloadBytes, outputBytes } = settings
     this.#workers = executor.workers.map((endpoint) => {
       const staging = new Staging(this.#memory, slots, payloadBytes, outputBytes)
@@ -165,11 +162,7 @@ export class Functions {
     record[iTimeout] = timeoutUs
     record[iPatience] = timeoutUs + graceUs
 
-    if (input !== this.#lastInput) {
-      this.#lastInputPlace = this.#memory.find(input)
-      this.#lastInput = input
-    }
-    const from = this.#lastInputPlace
+    const from = this.#inputs.find(input)
     if (from !== undefined) {
       record[iInputRegion] = from.index
       record[iInputOffset] = from.offset
@@ -177,11 +170,7 @@ export class Functions {
     } else {
       this.#stageInput(connection, slot, input)
     }
-    if (output !== this.#lastOutput) {
-      this.#lastOutputPlace = this.#memory.find(output)
-      this.#lastOutput = output
-    }
-    const to = this.#lastOutputPlace
+    const to = this.#outputs.find(output)
     if (to !== undefined) {
       record[iOutputRegion] = to.index
       record[iOutputOffset] = to.offset
@@ -202,33 +191,18 @@ export class Functions {
   }
 
   /** Calls `name` and resolves with a copy of its result. Waits for a free slot if there is none. */
-  async invoke(name: string, input: Uint8Array, options: InvokeOptions = {}): Promise<Uint8Array> {
-    if (this.#closed) throw this.#closed
-    if (!(input instanceof Uint8Array)) throw invalidArgument('input', input, 'a Uint8Array')
-    const index = this.#indexOf(name)
-    if (input.byteLength > this.#settings.payloadBytes) throw this.#tooLarge(name, input)
-    const timeoutUs = timeoutOf(options)
-    options.signal?.throwIfAborted()
-    return new Promise((resolve, reject) => {
-      const call: Waiting = {
-        name,
-        index,
-        input,
-        timeoutUs,
-        deadline: performance.now() + (timeoutUs + graceUs) / 1000,
-        idempotent: options.idempotent === true,
-        resolve,
-        reject,
-        signal: options.signal,
-        onAbort: undefined,
-        settled: false,
-        at: undefined,
-        slot: 0,
-        mayHaveRun: false,
-        waited: false,
-      }
-      this.#awaited.add(call)
-    })
+  invoke(name: string, input: Uint8Array, options: InvokeOptions = {}): Promise<Uint8Array> {
+    try {
+      if (this.#closed) throw this.#closed
+      if (!(input instanceof Uint8Array)) throw invalidArgument('input', input, 'a Uint8Array')
+      const index = name === this.#lastName ? this.#lastIndex : this.#indexOf(name)
+      if (input.byteLength > this.#settings.payloadBytes) throw this.#tooLarge(name, input)
+      const timeoutUs = timeoutOf(options)
+      options.signal?.throwIfAborted()
+      return this.#awaited.start(name, index, input, timeoutUs, options)
+    } catch (error) {
+      return Promise.reject(error as Error)
+    }
   }
 
   /** Calls `name` once per input, in parallel over the workers; the results are in the same order.
@@ -369,7 +343,8 @@ export class Functions {
     connection.release(slot)
     switch (status) {
       case ok:
-        if (this.#lastOutputPlace === undefined) output.set(connection.staging.output(slot, length))
+        if (this.#outputs.find(output) === undefined)
+          output.set(connection.staging.output(slot, length))
         return length
       case errnos.notConnected:
         connection.suspect()

@@ -24,6 +24,8 @@ export class CallMemory {
   readonly #device: NativeDevice
   readonly #invoker: NativeInvoker
   readonly #byBuffer = new Map<ArrayBufferLike, number>()
+  /** Somebody has views of it. */
+  #lent = false
   #arena: Arena | undefined
 
   constructor(device: NativeDevice, invoker: NativeInvoker) {
@@ -36,6 +38,7 @@ export class CallMemory {
     if (!Number.isSafeInteger(bytes) || bytes < 1 || bytes > 2 ** 31) {
       throw invalidArgument('bytes', bytes, 'a whole number from 1 to 2147483648')
     }
+    this.#lent = true
     if (bytes > arenaBytes / 4) return new Uint8Array(this.#region(bytes).buffer, 0, bytes)
     let arena = this.#arena
     if (arena === undefined || arena.used + bytes > arena.buffer.byteLength) {
@@ -48,6 +51,7 @@ export class CallMemory {
 
   /** Where `view` lies in our regions; undefined for memory that is not registered. */
   find(view: Uint8Array): Place | undefined {
+    if (!this.#lent) return undefined
     const index = this.#byBuffer.get(view.buffer)
     if (index === undefined) return undefined
     return { index, offset: view.byteOffset, length: view.byteLength }
@@ -65,5 +69,27 @@ export class CallMemory {
     const index = this.#invoker.addRegion(region)
     this.#byBuffer.set(buffer, index)
     return { index, buffer, used: 0 }
+  }
+}
+
+/** Finds where views lie, and the same view again without looking: most programs use the same, and
+ * asking a view for its buffer costs as much as crossing into native code. A view of registered memory
+ * never changes its place or length. */
+export class PlaceFinder {
+  readonly #memory: CallMemory
+  #view: Uint8Array | undefined
+  #place: Place | undefined
+
+  constructor(memory: CallMemory) {
+    this.#memory = memory
+  }
+
+  find(view: Uint8Array): Place | undefined {
+    if (view === this.#view) return this.#place
+    const place = this.#memory.find(view)
+    if (place === undefined) return undefined
+    this.#view = view
+    this.#place = place
+    return place
   }
 }

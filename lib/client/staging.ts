@@ -50,6 +50,12 @@ export class Staging {
     return this.#get().bytes.subarray(begin, begin + length)
   }
 
+  /** A copy of it. */
+  takeOutput(slot: number, length: number): Uint8Array {
+    const begin = slot * this.#stride + this.#inputStride
+    return this.#get().bytes.slice(begin, begin + length)
+  }
+
   /** Made by the first call that needs it: a program may use registered memory only. */
   #get(): { index: number; bytes: Uint8Array } {
     if (this.#region === undefined) {

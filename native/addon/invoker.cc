@@ -16,6 +16,15 @@ namespace {
 // the time goes into polling, and short enough for timers and sockets to get their turn.
 constexpr uint64_t kTurnNs = 10'000;
 
+// An awaited call that is alone: submit() looks so many times for its answer, some microseconds,
+// which is less than a turn of the loop costs. If that was in vain, the next ones are not spun for.
+constexpr uint32_t kLooks = 64;
+constexpr uint32_t kUnhurried = 16;
+
+// A program that awaits one such call after the other never goes back to its loop. By the coarse
+// clock, so until its next tick.
+constexpr uint64_t kHoldNs = 1'000'000;
+
 struct InvokerInit {
     std::shared_ptr<DeviceHolder> device;
     std::unique_ptr<invocation::ClientChannel> channel;
@@ -46,6 +55,7 @@ Napi::Function Invoker::define(Napi::Env env) {
             InstanceMethod<&Invoker::add_region>("addRegion", napi_default_method),
             InstanceMethod<&Invoker::remove_region>("removeRegion", napi_default_method),
             InstanceMethod<&Invoker::error_text>("errorText", napi_default_method),
+            InstanceMethod<&Invoker::on_outcomes>("onOutcomes", napi_default_method),
             InstanceMethod<&Invoker::attend>("attend", napi_default_method),
             InstanceMethod<&Invoker::close>("close", napi_default_method),
         });
@@ -85,6 +95,7 @@ Invoker::Invoker(const Napi::CallbackInfo& info)
     auto buffer = Napi::ArrayBuffer::New(info.Env(), sizeof(CallRecord));
     record_ = static_cast<CallRecord*>(buffer.Data());
     buffer_ = Napi::Persistent(buffer);
+    (void)loop_.start(info.Env(), module_.handles);  // without it nothing is answered at once
     door_ = std::make_shared<Door>(Door{this});
     open_door(info.Env(), "call", call);
     open_door(info.Env(), "submit", submit);
@@ -119,6 +130,7 @@ void Invoker::close(CloseReason) {
     if (!channel_) return;
     device_->connections.remove(this);
     turner_.close();
+    loop_.close();
     watcher_.stop();
     connecting_.clear();
     channel_.reset();  // the workers are cut off: nobody writes to the regions any more
@@ -162,15 +174,46 @@ napi_value Invoker::finished(napi_env env, int rc, const Spinner& spinner,
     if (rc != 0 || outcome.status != 0) [[unlikely]]
         record_->patience_us = static_cast<uint32_t>(spinner.left_ns() / 1000);
     // Outcomes of awaited calls that were taken meanwhile: no descriptor tells of them any more.
-    if (channel_->has_ready() && !turning_) [[unlikely]]
-        attend_again();
+    if (channel_->has_ready()) [[unlikely]]
+        wait_hot();
     return int32_value(env, rc < 0 ? rc : static_cast<int32_t>(outcome.status));
 }
 
 napi_value Invoker::submit(napi_env env, napi_callback_info info) {
     Invoker* invoker = through_door(env, info);
     if (invoker == nullptr) return int32_value(env, -EBADF);
-    return int32_value(env, invoker->channel_->submit(invoker->record_->request));
+    int rc = invoker->channel_->submit(invoker->record_->request);
+    if (rc == 0) rc = invoker->answer_at_once();
+    if (rc == 0) invoker->wait_hot();
+    return int32_value(env, rc);
+}
+
+// The outcome of a call that has just been sent, or 0. What this saves is a turn of the loop and
+// all that lets a promise wait; what it costs if the function takes longer is a few microseconds.
+int Invoker::answer_at_once() {
+    if (hot_ns_ == 0 || channel_->in_flight() != 1 || channel_->has_ready()) return 0;
+    if (unhurried_ != 0) {
+        --unhurried_;
+        return 0;
+    }
+    if (!may_hold_loop()) return 0;
+    const invocation::CallRequest& request = record_->request;
+    invocation::CallOutcome outcome;
+    if (!channel_->look(request.worker, request.slot, kLooks, &outcome)) {
+        unhurried_ = kUnhurried;
+        return 0;
+    }
+    record_->result_length = outcome.length;
+    return kAnswered + static_cast<int>(outcome.status);
+}
+
+bool Invoker::may_hold_loop() {
+    const uint64_t now = coarse_monotonic_ns();
+    if (loop_.turns() != held_turn_) {
+        held_turn_ = loop_.turns();
+        held_since_ns_ = now;
+    }
+    return now - held_since_ns_ < kHoldNs;
 }
 
 napi_value Invoker::poll(napi_env env, napi_callback_info info) {
@@ -192,25 +235,39 @@ int Invoker::poll_outcomes() {
 // outcome, warm: the completion queue's descriptor wakes the loop. With nothing in flight, neither,
 // and the process may end.
 
-// Arguments: callback(count), microseconds to stay hot. Called after submit().
-void Invoker::attend(const Napi::CallbackInfo& info) {
+// Arguments: callback(count), microseconds to stay hot.
+void Invoker::on_outcomes(const Napi::CallbackInfo& info) {
     if (!channel_) return;
-    if (on_outcomes_.IsEmpty()) on_outcomes_ = Napi::Persistent(info[0].As<Napi::Function>());
+    on_outcomes_ = Napi::Persistent(info[0].As<Napi::Function>());
     hot_ns_ = static_cast<uint64_t>(double_arg(info, 1) * 1000);
+}
+
+void Invoker::attend(const Napi::CallbackInfo&) {
+    if (channel_) wait_hot();
+}
+
+void Invoker::wait_hot() {
     if (turning_) return;
     watcher_.unref();
     idle_since_ns_ = monotonic_ns();
-    turning_ = turner_.start(info.Env(), module_.handles, [this] { turn(); }) == 0;
+    turning_ = turner_.start(Env(), module_.handles, [this] { turn(); }) == 0;
 }
 
+// What the caller does with an outcome may send the next call, which is answered within the same
+// turn: only when a turn's time is over the loop gets the rest of it.
 void Invoker::turn() {
-    Spinner spinner(std::min(kTurnNs, hot_ns_));
-    int count = poll_outcomes();
-    while (count == 0 && channel_->in_flight() != 0 && spinner.wait()) count = poll_outcomes();
-    if (count != 0) {
+    const uint64_t begin = monotonic_ns();
+    do {
+        Spinner spinner(std::min(kTurnNs, hot_ns_));
+        int count = poll_outcomes();
+        while (count == 0 && channel_->in_flight() != 0 && spinner.wait()) count = poll_outcomes();
+        if (count == 0) break;
         idle_since_ns_ = monotonic_ns();
+        if (count > 1) unhurried_ = kUnhurried;  // calls come many at a time
         deliver(count);
-    } else if (channel_->in_flight() == 0) {
+        if (!channel_) return;
+    } while (channel_->in_flight() != 0 && idle_since_ns_ - begin < kTurnNs);
+    if (channel_->in_flight() == 0 && !channel_->has_ready()) {
         rest();
     } else if (monotonic_ns() - idle_since_ns_ >= hot_ns_) {
         sleep();
@@ -233,7 +290,7 @@ void Invoker::sleep() {
     watcher_.ref();
     const int count = poll_outcomes();  // what came in before arm() makes no descriptor readable
     if (count == 0) return;
-    attend_again();
+    wait_hot();
     deliver(count);
 }
 
@@ -241,17 +298,11 @@ void Invoker::on_readable() {
     channel_->acknowledge();
     const int count = poll_outcomes();
     if (channel_->in_flight() != 0 || count != 0) {
-        attend_again();
+        wait_hot();
     } else {
         rest();
     }
     if (count != 0) deliver(count);
-}
-
-void Invoker::attend_again() {
-    watcher_.unref();
-    idle_since_ns_ = monotonic_ns();
-    turning_ = turner_.start(Env(), module_.handles, [this] { turn(); }) == 0;
 }
 
 void Invoker::rest() {

@@ -18,9 +18,11 @@ inline constexpr uint32_t kOutcomeBatch = 64;
 struct CallRecord {
     invocation::CallRequest request;
     uint32_t patience_us;    // call(): how long to spin for the outcome; what is left if it failed
-    uint32_t result_length;  // call(): length of the result or of the error's text
+    uint32_t result_length;  // of call() and submit(): length of the result or of the error's text
     invocation::CallOutcome outcomes[kOutcomeBatch];
 };
+// submit() returns this plus its status for a call whose outcome is in already.
+inline constexpr int kAnswered = 1;
 static_assert(sizeof(invocation::CallRequest) == 40 && sizeof(invocation::CallOutcome) == 16);
 
 class Invoker final : public Napi::ObjectWrap<Invoker>, public Closable {
@@ -62,16 +64,19 @@ class Invoker final : public Napi::ObjectWrap<Invoker>, public Closable {
     Napi::Value add_region(const Napi::CallbackInfo& info);
     void remove_region(const Napi::CallbackInfo& info);
     Napi::Value error_text(const Napi::CallbackInfo& info);
+    void on_outcomes(const Napi::CallbackInfo& info);
     void attend(const Napi::CallbackInfo& info);
     void close(const Napi::CallbackInfo& info);
 
     void connect_step(uint32_t worker);
+    int answer_at_once();
+    bool may_hold_loop();
     int poll_outcomes();
     void deliver(int count);
     void turn();
     void sleep();
     void on_readable();
-    void attend_again();
+    void wait_hot();
     void rest();
 
     Module& module_;
@@ -85,9 +90,13 @@ class Invoker final : public Napi::ObjectWrap<Invoker>, public Closable {
     Napi::FunctionReference on_outcomes_;
     LoopTurner turner_;
     FdWatcher watcher_;
+    LoopCounter loop_;
     uint64_t hot_ns_ = 0;
     uint64_t idle_since_ns_ = 0;
     bool turning_ = false;
+    uint32_t unhurried_ = 0;      // calls to go until one is spun for again
+    uint64_t held_turn_ = 0;      // of the loop, in which calls were answered at once
+    uint64_t held_since_ns_ = 0;  // on the coarse clock
 };
 
 }  // namespace rfaas::addon

@@ -250,6 +250,7 @@ Napi::Object constants(Napi::Env env) {
                            {"requestId", offsetof(WorkerRecord, request_id)},
                        }));
     out.Set("workerDown", static_cast<double>(invocation::kWorkerDown));
+    out.Set("answered", static_cast<double>(kAnswered));
     out.Set("outcomeBatch", static_cast<double>(kOutcomeBatch));
     using wire::CallStatus;
     out.Set("callStatuses", table(env, {

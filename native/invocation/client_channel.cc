@@ -351,18 +351,32 @@ int ClientChannel::poll(CallOutcome* out, int max) {
     return count;
 }
 
-int ClientChannel::finish(uint32_t worker, uint32_t slot, Spinner* spinner, CallOutcome* out) {
-    // One at a time: ours is almost always the next, and those behind it can wait for poll().
+// Takes one completion: 1 if it brought the outcome of this call. One at a time, because ours is
+// almost always the next, and those behind it can wait for poll().
+int ClientChannel::take_next(uint32_t worker, uint32_t slot, CallOutcome* out) {
     fabric::Completion completion;
+    const int polled = queue_->poll(&completion, 1);
+    if (polled != 1 || !take(completion, out)) return std::min(polled, 0);
+    if (out->worker == worker && out->slot == slot) [[likely]]
+        return 1;
+    ready_.push_back(*out);
+    return 0;
+}
+
+bool ClientChannel::look(uint32_t worker, uint32_t slot, uint32_t times, CallOutcome* out) {
+    for (; times != 0; --times) {
+        if (take_next(worker, slot, out) == 1) return true;
+        cpu_relax();
+    }
+    return false;
+}
+
+int ClientChannel::finish(uint32_t worker, uint32_t slot, Spinner* spinner, CallOutcome* out) {
     for (;;) {
-        const int polled = queue_->poll(&completion, 1);
-        if (polled < 0) [[unlikely]]
-            return polled;
-        if (polled == 1 && take(completion, out)) {
-            if (out->worker == worker && out->slot == slot) [[likely]]
-                return 0;
-            ready_.push_back(*out);
-        }
+        const int taken = take_next(worker, slot, out);
+        if (taken == 1) return 0;
+        if (taken < 0) [[unlikely]]
+            return taken;
         if (!workers_[worker].connected) [[unlikely]]
             break;
         if (!spinner->wait()) [[unlikely]] {

@@ -94,6 +94,8 @@ class ClientChannel {
     // When the spinner's time is over first: status kDeadline, and the slot stays taken (see
     // above). -ECONNRESET: the connection broke, and the call is in doubt.
     [[nodiscard]] int finish(uint32_t worker, uint32_t slot, Spinner* spinner, CallOutcome* out);
+    // For a call that is waited for elsewhere: looks so many times whether its outcome is in.
+    [[nodiscard]] bool look(uint32_t worker, uint32_t slot, uint32_t times, CallOutcome* out);
 
     [[nodiscard]] uint32_t in_flight() const { return in_flight_; }
     [[nodiscard]] bool has_ready() const { return !ready_.empty(); }
@@ -133,6 +135,7 @@ class ClientChannel {
     void set_region(uint32_t index, const wire::Region& region);
     [[nodiscard]] int write_table(uint32_t worker, uint32_t first, uint32_t count);
     [[nodiscard]] bool take(const fabric::Completion& completion, CallOutcome* out);
+    [[nodiscard]] int take_next(uint32_t worker, uint32_t slot, CallOutcome* out);
     void lose(uint32_t index);
 
     fabric::Device* device_;

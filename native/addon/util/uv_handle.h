@@ -1,6 +1,6 @@
-// The only use of libuv: descriptors watched, and turns counted, on the loop of one JavaScript
-// environment.
-// Node-API does not promise a stable libuv, so nothing else may include <uv.h>.
+// The only use of libuv: descriptors watched, and turns taken and counted, on the loop of one
+// JavaScript environment. Node-API does not promise a stable libuv, so nothing else may include
+// <uv.h>.
 #pragma once
 
 #include <node_api.h>
@@ -138,6 +138,49 @@ class LoopTurner {
         std::function<void()> turn;
     };
     Turns* turns_ = nullptr;
+};
+
+// Counts the turns of the loop; keeps nothing alive.
+class LoopCounter {
+  public:
+    LoopCounter() = default;
+    ~LoopCounter() { close(); }
+    LoopCounter(const LoopCounter&) = delete;
+    LoopCounter& operator=(const LoopCounter&) = delete;
+
+    [[nodiscard]] int start(napi_env env, OpenHandles& handles) {
+        uv_loop_t* loop = nullptr;
+        if (napi_get_uv_event_loop(env, &loop) != napi_ok) return UV_ENOSYS;
+        count_ = new Count{{}, &handles, 0};
+        count_->prepare.data = count_;
+        uv_prepare_init(loop, &count_->prepare);  // cannot fail
+        uv_unref(reinterpret_cast<uv_handle_t*>(&count_->prepare));
+        handles.opened();
+        return uv_prepare_start(&count_->prepare, [](uv_prepare_t* prepare) {
+            ++static_cast<Count*>(prepare->data)->turns;
+        });
+    }
+
+    [[nodiscard]] uint64_t turns() const { return count_ == nullptr ? 0 : count_->turns; }
+
+    void close() {
+        if (count_ == nullptr) return;
+        Count* count = std::exchange(count_, nullptr);
+        uv_close(reinterpret_cast<uv_handle_t*>(&count->prepare), [](uv_handle_t* handle) {
+            auto* closed = static_cast<Count*>(handle->data);
+            OpenHandles* handles = closed->handles;
+            delete closed;
+            handles->closed();
+        });
+    }
+
+  private:
+    struct Count {
+        uv_prepare_t prepare;
+        OpenHandles* handles;
+        uint64_t turns;
+    };
+    Count* count_ = nullptr;
 };
 
 }  // namespace rfaas::addon
