@@ -64,7 +64,15 @@ export interface NativeConstants {
   >
   readonly outcomeRecord: RecordLayout<'worker' | 'slot' | 'status' | 'length'>
   readonly workerRecord: RecordLayout<
-    'function' | 'inputLength' | 'outputCapacity' | 'timeoutUs' | 'requestId'
+    | 'budgetUs'
+    | 'slot'
+    | 'length'
+    | 'function'
+    | 'inputLength'
+    | 'outputCapacity'
+    | 'arrivedMs'
+    | 'deadlineMs'
+    | 'requestId'
   >
   /** The slot of an outcome that stands for the worker's connection itself. */
   readonly workerDown: number
@@ -281,11 +289,12 @@ export interface NativeWorkerOptions {
 
 /** The worker's end of one connection, for functions written in JavaScript. */
 export interface NativeWorker {
-  /** A slot whose call is in `record`, or -EAGAIN when none arrived within the budget. */
-  next(budgetUs: number): number
-  /** The first `length` bytes of the slot's output are the result. */
-  reply(slot: number, length: number): number
-  replyNext(slot: number, length: number, budgetUs: number): number
+  /** A slot whose call is in `record`, or -EAGAIN when none arrived within the record's budget. */
+  next(): number
+  /** The first bytes of the slot's output are the result: as many as the record says, of its slot. */
+  reply(): number
+  /** reply(), then next(). */
+  replyNext(): number
   readonly record: ArrayBuffer
   /** Slot i's payload begins at i * inputStride + 64, its output at i * outputStride. */
   readonly input: ArrayBuffer
@@ -375,13 +384,15 @@ function unavailable(reason: string, cause?: unknown): RfaasError {
 function trace(addon: NativeAddon): void {
   for (const [name, { prototype }] of Object.entries(addon.classes)) traceMethods(name, prototype)
   traceMethods('rfaas', addon)
-  // An invoker's data path is not on its prototype.
-  const create = addon.createInvoker
-  addon.createInvoker = (...args) => {
-    const invoker = create(...args)
-    traceMethods('Invoker', invoker)
-    return invoker
-  }
+  // The data paths of invokers and workers are not on their prototypes.
+  const { createInvoker, createWorker } = addon
+  addon.createInvoker = (...args) => traced('Invoker', createInvoker(...args))
+  addon.createWorker = (...args) => traced('Worker', createWorker(...args))
+}
+
+function traced<T extends object>(owner: string, target: T): T {
+  traceMethods(owner, target)
+  return target
 }
 
 function traceMethods(owner: string, target: object): void {

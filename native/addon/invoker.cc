@@ -96,34 +96,17 @@ Invoker::Invoker(const Napi::CallbackInfo& info)
     record_ = static_cast<CallRecord*>(buffer.Data());
     buffer_ = Napi::Persistent(buffer);
     (void)loop_.start(info.Env(), module_.handles);  // without it nothing is answered at once
-    door_ = std::make_shared<Door>(Door{this});
-    open_door(info.Env(), "call", call);
-    open_door(info.Env(), "submit", submit);
+    doors_.open(info.Env(), Value(), "call", call);
+    doors_.open(info.Env(), Value(), "submit", submit);
 }
 
-// Gives our object a function that knows us by its data. A program may keep the function longer
-// than the object: the door stays, and leads nowhere.
-void Invoker::open_door(Napi::Env env, const char* name, napi_callback callback) {
-    auto* data = new std::shared_ptr<Door>(door_);
-    napi_value function = nullptr;
-    napi_create_function(env, name, NAPI_AUTO_LENGTH, callback, data, &function);
-    const auto release = [](napi_env, void* kept, void*) {
-        delete static_cast<std::shared_ptr<Door>*>(kept);
-    };
-    napi_add_finalizer(env, function, data, release, nullptr, nullptr);
-    Value().DefineProperty(Napi::PropertyDescriptor::Value(name, function, napi_configurable));
-}
-
-Invoker* Invoker::through_door(napi_env env, napi_callback_info info) {
-    void* data = nullptr;
-    napi_get_cb_info(env, info, nullptr, nullptr, nullptr, &data);
-    Invoker* invoker = (*static_cast<std::shared_ptr<Door>*>(data))->invoker;
+Invoker* Invoker::open_one(napi_env env, napi_callback_info info) {
+    Invoker* invoker = Doors<Invoker>::owner(env, info);
     return invoker != nullptr && invoker->channel_ ? invoker : nullptr;
 }
 
 Invoker::~Invoker() {
     if (channel_) close(CloseReason::kAsked);
-    if (door_) door_->invoker = nullptr;
 }
 
 void Invoker::close(CloseReason) {
@@ -144,7 +127,7 @@ void Invoker::close(CloseReason) {
 // ── the data path: raw Node-API, no allocation, no exception ────────────────────────────────────
 
 napi_value Invoker::call(napi_env env, napi_callback_info info) {
-    Invoker* invoker = through_door(env, info);
+    Invoker* invoker = open_one(env, info);
     if (invoker == nullptr) return int32_value(env, -EBADF);
     const CallRecord* record = invoker->record_;
     Spinner spinner(uint64_t{record->patience_us} * 1000);
@@ -180,7 +163,7 @@ napi_value Invoker::finished(napi_env env, int rc, const Spinner& spinner,
 }
 
 napi_value Invoker::submit(napi_env env, napi_callback_info info) {
-    Invoker* invoker = through_door(env, info);
+    Invoker* invoker = open_one(env, info);
     if (invoker == nullptr) return int32_value(env, -EBADF);
     int rc = invoker->channel_->submit(invoker->record_->request);
     if (rc == 0) rc = invoker->answer_at_once();

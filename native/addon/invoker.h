@@ -8,6 +8,7 @@
 
 #include "addon/device.h"
 #include "addon/memory_region.h"
+#include "addon/util/door.h"
 #include "addon/util/uv_handle.h"
 #include "invocation/client_channel.h"
 
@@ -41,14 +42,7 @@ class Invoker final : public Napi::ObjectWrap<Invoker>, public Closable {
         Napi::FunctionReference callback;
     };
 
-    // How call() and submit() find us: the data of their functions leads here. As methods they
-    // would have to unwrap `this`, which costs as much as all the rest of the crossing.
-    struct Door {
-        Invoker* invoker;  // null when it is gone
-    };
-
-    void open_door(Napi::Env env, const char* name, napi_callback callback);
-    static Invoker* through_door(napi_env env, napi_callback_info info);
+    static Invoker* open_one(napi_env env, napi_callback_info info);
     static napi_value call(napi_env env, napi_callback_info info);
     static napi_value submit(napi_env env, napi_callback_info info);
     static napi_value finish(napi_env env, napi_callback_info info);
@@ -86,7 +80,7 @@ class Invoker final : public Napi::ObjectWrap<Invoker>, public Closable {
     std::vector<std::unique_ptr<Connecting>> connecting_;
     Napi::Reference<Napi::ArrayBuffer> buffer_;
     CallRecord* record_ = nullptr;  // in buffer_
-    std::shared_ptr<Door> door_;
+    Doors<Invoker> doors_{this};
     Napi::FunctionReference on_outcomes_;
     LoopTurner turner_;
     FdWatcher watcher_;

@@ -243,10 +243,14 @@ Napi::Object constants(Napi::Env env) {
     out.Set("workerRecord",
             table(env, {
                            {"size", sizeof(WorkerRecord)},
+                           {"budgetUs", offsetof(WorkerRecord, budget_us)},
+                           {"slot", offsetof(WorkerRecord, slot)},
+                           {"length", offsetof(WorkerRecord, length)},
                            {"function", offsetof(WorkerRecord, function)},
                            {"inputLength", offsetof(WorkerRecord, input_length)},
                            {"outputCapacity", offsetof(WorkerRecord, output_capacity)},
-                           {"timeoutUs", offsetof(WorkerRecord, timeout_us)},
+                           {"arrivedMs", offsetof(WorkerRecord, arrived_ms)},
+                           {"deadlineMs", offsetof(WorkerRecord, deadline_ms)},
                            {"requestId", offsetof(WorkerRecord, request_id)},
                        }));
     out.Set("workerDown", static_cast<double>(invocation::kWorkerDown));

@@ -5,12 +5,12 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "addon/util/args.h"
 #include "addon/util/error.h"
 #include "core/json.h"
-#include "core/time.h"
 
 namespace rfaas::addon {
 
@@ -50,12 +50,8 @@ Napi::Reference<Napi::ArrayBuffer> view_of(Napi::Env env, fabric::MemoryRegion* 
 }  // namespace
 
 Napi::Function Worker::define(Napi::Env env) {
-    using Method = Napi::ClassPropertyDescriptor<Worker>;
     return DefineClass(env, "Worker",
                        {
-                           raw_method<Method>("next", next),
-                           raw_method<Method>("reply", reply),
-                           raw_method<Method>("replyNext", reply_next),
                            InstanceAccessor<&Worker::record>("record"),
                            InstanceAccessor<&Worker::input>("input"),
                            InstanceAccessor<&Worker::output>("output"),
@@ -120,6 +116,9 @@ Worker::Worker(const Napi::CallbackInfo& info) : ObjectWrap(info), module_(Modul
     watchdog_ = std::make_unique<invocation::Watchdog>([this] { expire(); });
     watchdog_->wake();
     module_.workers.add(this);
+    doors_.open(env, Value(), "next", next);
+    doors_.open(env, Value(), "reply", reply);
+    doors_.open(env, Value(), "replyNext", reply_next);
 }
 
 Worker::~Worker() {
@@ -146,73 +145,52 @@ void Worker::close(CloseReason reason) {
 // The watchdog watches from the return of next() to the next call into this object: that is the
 // time in which a function has the thread.
 
-int Worker::next_slot(uint64_t budget_ns) {
-    const int found = channel_->next(&call_, budget_ns);
+Worker* Worker::open_one(napi_env env, napi_callback_info info) {
+    Worker* worker = Doors<Worker>::owner(env, info);
+    return worker != nullptr && worker->channel_ ? worker : nullptr;
+}
+
+napi_value Worker::next(napi_env env, napi_callback_info info) {
+    Worker* worker = open_one(env, info);
+    if (worker == nullptr) return int32_value(env, -EBADF);
+    worker->watchdog_->end();
+    return int32_value(env, worker->next_slot());
+}
+
+napi_value Worker::reply(napi_env env, napi_callback_info info) {
+    Worker* worker = open_one(env, info);
+    return int32_value(env, worker == nullptr ? -EBADF : worker->reply_slot());
+}
+
+napi_value Worker::reply_next(napi_env env, napi_callback_info info) {
+    Worker* worker = open_one(env, info);
+    int rc = worker == nullptr ? -EBADF : worker->reply_slot();
+    if (rc == 0) rc = worker->next_slot();
+    return int32_value(env, rc);
+}
+
+int Worker::next_slot() {
+    const int found = channel_->next(&call_, uint64_t{record_->budget_us} * 1000);
     if (found < 0) return found;
     if (found == 0) return -EAGAIN;
     record_->function = call_.function;
     record_->input_length = call_.input_length;
     record_->output_capacity = call_.output_capacity;
     record_->request_id = call_.request_id;
-    record_->timeout_us = 0;
+    record_->arrived_ms = static_cast<double>(call_.arrived_ns) / 1e6;
+    record_->deadline_ms = std::numeric_limits<double>::infinity();
     if (call_.deadline_ns != 0) {
-        const uint64_t now = monotonic_ns();
-        record_->timeout_us =
-            call_.deadline_ns > now ? static_cast<uint32_t>((call_.deadline_ns - now) / 1000) : 1;
+        record_->deadline_ms = static_cast<double>(call_.deadline_ns) / 1e6;
         watchdog_->begin(call_.deadline_ns);
     }
     return static_cast<int>(call_.slot);
 }
 
-napi_value Worker::next(napi_env env, napi_callback_info info) {
-    size_t count = 1;
-    napi_value argument = nullptr;
-    napi_value self = nullptr;
-    void* wrapped = nullptr;
-    double budget_us = 0;
-    napi_get_cb_info(env, info, &count, &argument, &self, nullptr);
-    napi_get_value_double(env, argument, &budget_us);
-    if (napi_unwrap(env, self, &wrapped) != napi_ok) return int32_value(env, -EBADF);
-    auto* worker = static_cast<Worker*>(wrapped);
-    if (!worker->channel_) return int32_value(env, -EBADF);
-    worker->watchdog_->end();
-    return int32_value(env, worker->next_slot(static_cast<uint64_t>(budget_us * 1000)));
-}
-
-napi_value Worker::reply(napi_env env, napi_callback_info info) {
-    size_t count = 2;
-    napi_value arguments[2] = {};
-    napi_value self = nullptr;
-    void* wrapped = nullptr;
-    uint32_t slot = 0, length = 0;
-    napi_get_cb_info(env, info, &count, arguments, &self, nullptr);
-    napi_get_value_uint32(env, arguments[0], &slot);
-    napi_get_value_uint32(env, arguments[1], &length);
-    if (napi_unwrap(env, self, &wrapped) != napi_ok) return int32_value(env, -EBADF);
-    auto* worker = static_cast<Worker*>(wrapped);
-    if (!worker->channel_ || slot >= worker->channel_->slots()) return int32_value(env, -EBADF);
-    worker->watchdog_->end();
-    worker->channel_->reply(slot, length);
-    return int32_value(env, 0);
-}
-
-napi_value Worker::reply_next(napi_env env, napi_callback_info info) {
-    size_t count = 3;
-    napi_value arguments[3] = {};
-    napi_value self = nullptr;
-    void* wrapped = nullptr;
-    uint32_t slot = 0, length = 0;
-    double budget_us = 0;
-    napi_get_cb_info(env, info, &count, arguments, &self, nullptr);
-    napi_get_value_uint32(env, arguments[0], &slot);
-    napi_get_value_uint32(env, arguments[1], &length);
-    napi_get_value_double(env, arguments[2], &budget_us);
-    if (napi_unwrap(env, self, &wrapped) != napi_ok) return int32_value(env, -EBADF);
-    auto* worker = static_cast<Worker*>(wrapped);
-    if (!worker->channel_ || slot >= worker->channel_->slots()) return int32_value(env, -EBADF);
-    worker->watchdog_->end();
-    worker->channel_->reply(slot, length);
-    return int32_value(env, worker->next_slot(static_cast<uint64_t>(budget_us * 1000)));
+int Worker::reply_slot() {
+    if (record_->slot >= channel_->slots()) return -EBADF;
+    watchdog_->end();
+    channel_->reply(record_->slot, record_->length);
+    return 0;
 }
 
 // Arguments: slot, status, text, whether the worker ends now.

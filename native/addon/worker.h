@@ -8,17 +8,24 @@
 #include <vector>
 
 #include "addon/module.h"
+#include "addon/util/door.h"
 #include "addon/util/uv_handle.h"
 #include "invocation/watchdog.h"
 #include "invocation/worker_channel.h"
 
 namespace rfaas::addon {
 
-struct WorkerRecord {  // the call that next() found, shared with JavaScript
+// What JavaScript and the data path tell each other.
+struct WorkerRecord {
+    uint32_t budget_us;  // next(), replyNext(): how long to wait for a call
+    uint32_t slot;       // reply(), replyNext(): whose result is in its output,
+    uint32_t length;     // and how long it is
+    // The call that next() found.
     uint32_t function;
     uint32_t input_length;
     uint32_t output_capacity;
-    uint32_t timeout_us;  // left of its deadline; 0: none
+    double arrived_ms;   // CLOCK_MONOTONIC, some milliseconds early for long deadlines
+    double deadline_ms;  // infinity: none
     uint64_t request_id;
 };
 
@@ -38,6 +45,7 @@ class Worker final : public Napi::ObjectWrap<Worker>,
     static napi_value next(napi_env env, napi_callback_info info);
     static napi_value reply(napi_env env, napi_callback_info info);
     static napi_value reply_next(napi_env env, napi_callback_info info);
+    static Worker* open_one(napi_env env, napi_callback_info info);
     Napi::Value record(const Napi::CallbackInfo& info);
     Napi::Value input(const Napi::CallbackInfo& info);
     Napi::Value output(const Napi::CallbackInfo& info);
@@ -50,7 +58,8 @@ class Worker final : public Napi::ObjectWrap<Worker>,
     void settle(const Napi::CallbackInfo& info);
     void close(const Napi::CallbackInfo& info);
 
-    int next_slot(uint64_t budget_ns);
+    int next_slot();
+    int reply_slot();
     void on_readable();
     [[noreturn]] void expire();
     void emit(const char* event, const std::string& detail);
@@ -60,6 +69,7 @@ class Worker final : public Napi::ObjectWrap<Worker>,
     void refused(const std::string& peer, std::string_view why) override;
 
     Module& module_;
+    Doors<Worker> doors_{this};
     std::unique_ptr<invocation::WorkerChannel> channel_;
     Napi::Reference<Napi::ArrayBuffer> buffer_, input_, output_;
     WorkerRecord* record_ = nullptr;  // in buffer_

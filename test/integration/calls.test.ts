@@ -90,6 +90,13 @@ describe('a native package', () => {
     )
   })
 
+  test('leaves timers and sockets their turn, although each call is awaited and answered at once', async () => {
+    let fired = false
+    setTimeout(() => (fired = true), 1)
+    while (!fired) await functions.invoke('echo', bytes(1))
+    expect(fired).toBe(true)
+  })
+
   test('spreads parallel calls over the workers of the lease', async () => {
     const sleeps = Uint8Array.from(new Uint8Array(Uint32Array.of(30).buffer))
     await Promise.all([0, 1].map(() => functions.invoke('sleep_ms', sleeps)))

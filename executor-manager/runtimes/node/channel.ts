@@ -5,6 +5,19 @@ import type { WorkerConfiguration } from './manager-link.js'
 
 const payloadOffset = 64
 
+// Where in the worker's record the fields lie: constants of this module and not fields of an object,
+// because a call uses all of them.
+const fields = native.constants.workerRecord
+const iBudget = fields.budgetUs / 4
+const iSlot = fields.slot / 4
+const iLength = fields.length / 4
+const iFunction = fields.function / 4
+const iInputLength = fields.inputLength / 4
+const iOutputCapacity = fields.outputCapacity / 4
+const iArrived = fields.arrivedMs / 8
+const iDeadline = fields.deadlineMs / 8
+const iRequestId = fields.requestId / 4
+
 export interface ChannelEvents {
   connected(): void
   disconnected(): void
@@ -14,10 +27,10 @@ export interface ChannelEvents {
 export class Channel {
   readonly address: string
   readonly #worker: NativeWorker
-  readonly #view: DataView
+  readonly #words: Uint32Array
+  readonly #times: Float64Array
   readonly #inputs: Uint8Array[]
   readonly #outputs: Uint8Array[]
-  readonly #fields = native.constants.workerRecord
 
   constructor(
     configuration: WorkerConfiguration,
@@ -44,7 +57,8 @@ export class Channel {
       },
     )
     this.address = this.#worker.address
-    this.#view = new DataView(this.#worker.record)
+    this.#words = new Uint32Array(this.#worker.record)
+    this.#times = new Float64Array(this.#worker.record)
     const { input, output, inputStride, outputStride } = this.#worker
     const count = Array.from({ length: slots }, (_, slot) => slot)
     this.#inputs = count.map((slot) => new Uint8Array(input, slot * inputStride + payloadOffset, 0))
@@ -53,35 +67,52 @@ export class Channel {
 
   /** A slot with a call, whose fields are valid until the next `next`; below zero: none came. */
   next(budgetUs: number): number {
-    return this.#worker.next(budgetUs)
+    this.#words[iBudget] = budgetUs
+    return this.#worker.next()
   }
 
   get function(): number {
-    return this.#view.getUint32(this.#fields.function, true)
+    return this.#words[iFunction]!
   }
 
-  get timeoutUs(): number {
-    return this.#view.getUint32(this.#fields.timeoutUs, true)
+  /** In milliseconds of the monotonic clock; may be some milliseconds early. */
+  get arrivedMs(): number {
+    return this.#times[iArrived]!
   }
 
-  get requestId(): bigint {
-    return this.#view.getBigUint64(this.#fields.requestId, true)
+  /** The same; Infinity: there is none. */
+  get deadlineMs(): number {
+    return this.#times[iDeadline]!
+  }
+
+  /** Its lower and its upper half: a BigInt is made when somebody asks for it. */
+  get requestIdLow(): number {
+    return this.#words[iRequestId]!
+  }
+
+  get requestIdHigh(): number {
+    return this.#words[iRequestId + 1]!
   }
 
   input(slot: number): Uint8Array {
-    return sized(this.#inputs, slot, this.#view.getUint32(this.#fields.inputLength, true))
+    return sized(this.#inputs, slot, this.#words[iInputLength]!)
   }
 
   output(slot: number): Uint8Array {
-    return sized(this.#outputs, slot, this.#view.getUint32(this.#fields.outputCapacity, true))
+    return sized(this.#outputs, slot, this.#words[iOutputCapacity]!)
   }
 
   reply(slot: number, length: number): void {
-    this.#worker.reply(slot, length)
+    this.#words[iSlot] = slot
+    this.#words[iLength] = length
+    this.#worker.reply()
   }
 
   replyNext(slot: number, length: number, budgetUs: number): number {
-    return this.#worker.replyNext(slot, length, budgetUs)
+    this.#words[iSlot] = slot
+    this.#words[iLength] = length
+    this.#words[iBudget] = budgetUs
+    return this.#worker.replyNext()
   }
 
   fail(slot: number, status: NativeCallStatus, message: string): void {

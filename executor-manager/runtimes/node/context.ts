@@ -3,21 +3,37 @@
 export const deadlinePassed = 'the deadline has passed'
 
 export class CallContext {
-  /** Unique among the calls of one client. */
-  readonly requestId: bigint
   /** Index of this worker in its lease. */
   readonly worker: number
-  /** Unix time in ms; Infinity when the call has no deadline. */
-  readonly deadlineMs: number
+  readonly #requestIdLow: number
+  readonly #requestIdHigh: number
+  readonly #deadline: number
+  #deadlineMs = 0
   #controller: AbortController | undefined
   #timer: NodeJS.Timeout | undefined
   #ended = false
   #reason: string | undefined
 
-  constructor(requestId: bigint, worker: number, timeoutUs: number) {
-    this.requestId = requestId
+  /** `deadline`: in milliseconds of the monotonic clock. */
+  constructor(worker: number, requestIdLow: number, requestIdHigh: number, deadline: number) {
     this.worker = worker
-    this.deadlineMs = timeoutUs === 0 ? Infinity : Date.now() + timeoutUs / 1000
+    this.#requestIdLow = requestIdLow
+    this.#requestIdHigh = requestIdHigh
+    this.#deadline = deadline
+  }
+
+  /** Unique among the calls of one client. */
+  get requestId(): bigint {
+    return (BigInt(this.#requestIdHigh) << 32n) | BigInt(this.#requestIdLow)
+  }
+
+  /** Unix time in ms; Infinity when the call has no deadline. */
+  get deadlineMs(): number {
+    if (this.#deadlineMs === 0) {
+      const nowMs = Number(process.hrtime.bigint()) / 1e6
+      this.#deadlineMs = Date.now() + this.#deadline - nowMs
+    }
+    return this.#deadlineMs
   }
 
   /** Aborts at the deadline, or when the caller is gone. */
