@@ -7,6 +7,7 @@ import { cpuNsOf } from './processes.js'
 import {
   measureLatency,
   measureRate,
+  once,
   type LatencyRound,
   type Limits,
   type RateRound,
@@ -99,7 +100,7 @@ async function coldStart({
   const cold = await drivers[driver].open(options, step)
   try {
     cold.use(input)
-    await cold.operation.call()
+    await once(cold.operation)
     step('first call')
     verify(options.function, input, cold.result())
   } finally {

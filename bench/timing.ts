@@ -3,7 +3,10 @@ import { distributionOf, median, type Distribution } from './statistics.js'
 
 /** One operation of a driver. A process has one of them, so the compiler sees one target only. */
 export type Operation =
-  { readonly kind: 'sync'; call(): void } | { readonly kind: 'async'; call(): Promise<void> }
+  | { readonly kind: 'sync'; call(): void }
+  | { readonly kind: 'async'; call(): Promise<void> }
+  /** Many at a time is all that it does. */
+  | { readonly kind: 'batch'; call(count: number, depth: number): Promise<void> }
 
 export interface Limits {
   /** Calls to measure. */
@@ -30,6 +33,13 @@ const share = 4
 // Reading the clock for the budget is not part of a sample, but it is not free either.
 const callsPerLook = 64
 const slowNs = 1_000_000
+// Enough that its begin and its end, where fewer calls are in flight, do not count.
+const callsPerOperation = 10_000
+
+/** One call. */
+export async function once(operation: Operation): Promise<void> {
+  await (operation.kind === 'batch' ? operation.call(1, 1) : operation.call())
+}
 
 /** Warms up, and throws that away; then measures. */
 export async function measureLatency(operation: Operation, limits: Limits): Promise<LatencyRound> {
@@ -43,6 +53,7 @@ export async function measureLatency(operation: Operation, limits: Limits): Prom
     const times = timeSync(call, limits)
     return { ...distributionOf(times), batchNs: batchesSync(call, batchLimits(times, fewer)) }
   }
+  if (operation.kind === 'batch') throw new RangeError('a batch has no latency')
   const call = (): Promise<void> => operation.call()
   await timeAsync(call, fewer)
   const times = await timeAsync(call, limits)
@@ -143,6 +154,14 @@ async function rate(
 ): Promise<RateRound> {
   const end = performance.now() + budgetMs
   let calls = 0
+  if (operation.kind === 'batch') {
+    const begin = process.hrtime.bigint()
+    do {
+      await operation.call(callsPerOperation, depth)
+      calls += callsPerOperation
+    } while (calls < samples && performance.now() < end)
+    return { calls, elapsedNs: Number(process.hrtime.bigint() - begin) }
+  }
   let over = false
   const lane = async (): Promise<void> => {
     while (!over) {

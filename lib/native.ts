@@ -58,6 +58,7 @@ export interface NativeConstants {
     | 'outputOffset'
     | 'outputCapacity'
     | 'timeoutUs'
+    | 'alone'
     | 'patienceUs'
     | 'resultLength'
     | 'outcomes'
@@ -238,7 +239,8 @@ export interface NativeInvoker {
   finish(): number
   /** Sends the request in `record`: a negative errno, or 0, and its outcome is delivered later. Or it
    * is there already: its status plus `constants.answered`, its length in `record`. The addon waits
-   * for it a moment if the call is alone and such calls have been answered within one. */
+   * for it a moment if the record says that the call is alone, nothing else is in flight, and such
+   * calls have been answered within a moment. */
   submit(): number
   /** Moves outcomes to `record`; returns how many. */
   poll(): number

@@ -4,11 +4,12 @@ import type { Driver } from './driver.js'
 import { grpc } from './grpc.js'
 import { fastify, functionsFramework } from './http.js'
 import { piscina } from './piscina.js'
-import { invoke, invokeSync, nodeAwaited, nodeSync, warm } from './rfaas.js'
+import { invoke, invokeSync, map, nodeAwaited, nodeSync, warm } from './rfaas.js'
 
 export const drivers = {
   invokeSync,
   invoke,
+  map,
   warm,
   node: nodeSync,
   nodeAwaited,

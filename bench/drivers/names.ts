@@ -15,6 +15,7 @@ const names: Readonly<Record<string, Name>> = {
   ib_write_bw: { label: 'ib_write_bw', kind: 'floor' },
   invokeSync: { label: 'rfaas invokeSync', kind: 'rfaas' },
   invoke: { label: 'rfaas await invoke', kind: 'rfaas' },
+  map: { label: 'rfaas map', kind: 'rfaas' },
   warm: { label: 'rfaas warm', kind: 'rfaas' },
   node: { label: 'rfaas node', kind: 'rfaas' },
   nodeAwaited: { label: 'rfaas node, awaited', kind: 'rfaas' },

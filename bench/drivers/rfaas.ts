@@ -30,6 +30,12 @@ export const invoke = driver({
   calls: awaited,
 })
 
+export const map = driver({
+  description: 'map of a native function over many inputs, both sides spin',
+  runtime: 'native',
+  calls: mapped,
+})
+
 export const warm = driver({
   description: 'awaited invoke of a native function, both sides sleep in between',
   runtime: 'native',
@@ -148,6 +154,26 @@ function awaited(functions: Functions, name: FunctionName): Calls {
     kind: 'async',
     call: async () => {
       output = await functions.invoke(name, input)
+    },
+  }
+  return {
+    operation,
+    use: (payload) => {
+      if (payload.byteLength !== input.byteLength) input = functions.allocate(payload.byteLength)
+      input.set(payload)
+    },
+    result: () => output,
+  }
+}
+
+function mapped(functions: Functions, name: FunctionName): Calls {
+  let input = functions.allocate(8)
+  let output: Uint8Array = new Uint8Array(0)
+  const operation: Operation = {
+    kind: 'batch',
+    call: async (count, concurrency) => {
+      const inputs = new Array<Uint8Array>(count).fill(input)
+      output = (await functions.map(name, inputs, { concurrency })).at(-1)!
     },
   }
   return {

@@ -9,7 +9,7 @@ export const plot = { left: 78, right: 628, top: 16, bottom: 382 }
 
 /** Drivers with a colour of their own in style.ts; the rest share one. */
 const coloured = [
-  ...['invokeSync', 'invoke', 'warm', 'node', 'nodeAwaited', 'native'],
+  ...['invokeSync', 'invoke', 'map', 'warm', 'node', 'nodeAwaited', 'native'],
   ...['piscina', 'grpc', 'fastify', 'functionsFramework', 'direct'],
   ...['floor', 'bareFloor', 'eventfd', 'memcpy'],
 ]

@@ -33,6 +33,7 @@ import {
 import { CallMemory, PlaceFinder } from './memory.js'
 import { callError, errnos, sendError } from './outcome.js'
 import { Staging } from './staging.js'
+import type { Request } from './waiting.js'
 import { pickWorker, refusalOf, WorkerConnection } from './worker-connection.js'
 
 const { ok, deadline, workerLost, leaseRevoked, leaseEnded, notReceived } =
@@ -193,13 +194,8 @@ export class Functions {
   /** Calls `name` and resolves with a copy of its result. Waits for a free slot if there is none. */
   invoke(name: string, input: Uint8Array, options: InvokeOptions = {}): Promise<Uint8Array> {
     try {
-      if (this.#closed) throw this.#closed
-      if (!(input instanceof Uint8Array)) throw invalidArgument('input', input, 'a Uint8Array')
-      const index = name === this.#lastName ? this.#lastIndex : this.#indexOf(name)
-      if (input.byteLength > this.#settings.payloadBytes) throw this.#tooLarge(name, input)
-      const timeoutUs = timeoutOf(options)
-      options.signal?.throwIfAborted()
-      return this.#awaited.start(name, index, input, timeoutUs, options)
+      this.#check(name, input)
+      return this.#awaited.start(this.#request(name, options), input)
     } catch (error) {
       return Promise.reject(error as Error)
     }
@@ -217,21 +213,36 @@ export class Functions {
       throw invalidArgument('concurrency', concurrency, 'a whole number of at least 1')
     }
     const results = new Array<Uint8Array>(inputs.length)
-    const entries = inputs.entries()
-    let failed = false
-    const lane = async (): Promise<void> => {
-      for (const [i, input] of entries) {
-        if (failed) return
-        try {
-          results[i] = await this.invoke(name, input, rest)
-        } catch (error) {
-          failed = true
-          throw error
+    if (inputs.length === 0) return results
+    const request = this.#request(name, rest)
+    return new Promise((resolve, reject) => {
+      let next = 0
+      let open = 0
+      const fail = (error: unknown): void => {
+        next = inputs.length
+        reject(error as Error)
+      }
+      const take = (result: Uint8Array, i: number): void => {
+        results[i] = result
+        open -= 1
+        send()
+        if (open === 0) resolve(results)
+      }
+      const send = (): void => {
+        while (open < concurrency && next < inputs.length) {
+          const i = next++
+          const input = inputs[i]!
+          try {
+            this.#check(name, input)
+          } catch (error) {
+            return fail(error)
+          }
+          open += 1
+          this.#awaited.begin(request, input, i, take, fail)
         }
       }
-    }
-    await Promise.all(Array.from({ length: Math.min(concurrency, inputs.length) }, lane))
-    return results
+      send()
+    })
   }
 
   /** Waits for the calls in flight, then ends the executor. Idempotent. */
@@ -392,6 +403,20 @@ export class Functions {
       if (!mayHaveRun || !(error instanceof RfaasError) || error.mayHaveRun !== false) throw error
       throw callError(name, workerLost, `${connectionBroke}. Then: ${error.message}`)
     }
+  }
+
+  #request(name: string, options: InvokeOptions): Request {
+    const index = name === this.#lastName ? this.#lastIndex : this.#indexOf(name)
+    const timeoutUs = timeoutOf(options)
+    const { signal, idempotent = false } = options
+    signal?.throwIfAborted()
+    return { name, index, timeoutUs, idempotent, signal }
+  }
+
+  #check(name: string, input: Uint8Array): void {
+    if (this.#closed) throw this.#closed
+    if (!(input instanceof Uint8Array)) throw invalidArgument('input', input, 'a Uint8Array')
+    if (input.byteLength > this.#settings.payloadBytes) throw this.#tooLarge(name, input)
   }
 
   #indexOf(name: string): number {

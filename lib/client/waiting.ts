@@ -8,17 +8,23 @@ import type { WorkerConnection } from './worker-connection.js'
 // noticed two ticks late on this side.
 const tickMs = 20
 
-export interface Waiting {
+/** What the caller said of a call, or of many. */
+export interface Request {
   name: string
   index: number
-  input: Uint8Array
   timeoutUs: number
+  idempotent: boolean
+  signal: AbortSignal | undefined
+}
+
+export interface Waiting extends Request {
+  input: Uint8Array
+  /** Which one of many it is: its caller's. */
+  tag: number
   /** By performance.now(); 0: no clock has been read for it yet. */
   deadline: number
-  idempotent: boolean
-  resolve: (result: Uint8Array) => void
+  resolve: (result: Uint8Array, tag: number) => void
   reject: (error: unknown) => void
-  signal: AbortSignal | undefined
   onAbort: (() => void) | undefined
   settled: boolean
   /** The worker that has it, and in which slot. */
@@ -89,7 +95,7 @@ export class WaitingCalls {
   }
 
   resolve(call: Waiting, result: Uint8Array): void {
-    if (this.#end(call)) call.resolve(result)
+    if (this.#end(call)) call.resolve(result, call.tag)
   }
 
   reject(call: Waiting, error: unknown): void {

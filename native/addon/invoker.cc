@@ -174,7 +174,8 @@ napi_value Invoker::submit(napi_env env, napi_callback_info info) {
 // The outcome of a call that has just been sent, or 0. What this saves is a turn of the loop and
 // all that lets a promise wait; what it costs if the function takes longer is a few microseconds.
 int Invoker::answer_at_once() {
-    if (hot_ns_ == 0 || channel_->in_flight() != 1 || channel_->has_ready()) return 0;
+    if (record_->alone == 0 || hot_ns_ == 0) return 0;
+    if (channel_->in_flight() != 1 || channel_->has_ready()) return 0;
     if (unhurried_ != 0) {
         --unhurried_;
         return 0;
@@ -239,6 +240,9 @@ void Invoker::wait_hot() {
 // What the caller does with an outcome may send the next call, which is answered within the same
 // turn: only when a turn's time is over the loop gets the rest of it.
 void Invoker::turn() {
+    // Whoever is told of an outcome may close us and forget us.
+    const Napi::HandleScope scope(Env());
+    [[maybe_unused]] const Napi::Object alive = Value();
     const uint64_t begin = monotonic_ns();
     do {
         Spinner spinner(std::min(kTurnNs, hot_ns_));

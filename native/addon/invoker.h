@@ -18,6 +18,7 @@ namespace rfaas::addon {
 inline constexpr uint32_t kOutcomeBatch = 64;
 struct CallRecord {
     invocation::CallRequest request;
+    uint32_t alone;          // submit(): the caller sends nothing else meanwhile
     uint32_t patience_us;    // call(): how long to spin for the outcome; what is left if it failed
     uint32_t result_length;  // of call() and submit(): length of the result or of the error's text
     invocation::CallOutcome outcomes[kOutcomeBatch];

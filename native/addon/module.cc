@@ -229,6 +229,7 @@ Napi::Object constants(Napi::Env env) {
                            {"outputOffset", offsetof(CallRecord, request.output_offset)},
                            {"outputCapacity", offsetof(CallRecord, request.output_capacity)},
                            {"timeoutUs", offsetof(CallRecord, request.timeout_us)},
+                           {"alone", offsetof(CallRecord, alone)},
                            {"patienceUs", offsetof(CallRecord, patience_us)},
                            {"resultLength", offsetof(CallRecord, result_length)},
                            {"outcomes", offsetof(CallRecord, outcomes)},
