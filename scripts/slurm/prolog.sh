@@ -5,7 +5,10 @@
 #
 # RFAAS_URL, RFAAS_KEY_FILE (of an operator), RFAAS_CA: in /etc/rfaas/slurm.env.
 set -a
-[ -r /etc/rfaas/slurm.env ] && . /etc/rfaas/slurm.env
+# Slurm gives it no PATH.
+PATH=/usr/local/bin:/usr/bin:/bin
+settings=${RFAAS_SLURM_ENV:-/etc/rfaas/slurm.env}
+[ -r "$settings" ] && . "$settings"
 set +a
 rfaas drain "$SLURMD_NODENAME" --notice 20s --wait 25s 2>&1 | logger -t rfaas-prolog
 exit 0

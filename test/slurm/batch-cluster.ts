@@ -46,16 +46,17 @@ export class BatchCluster {
     this.folder = folder
   }
 
-  /** `graceSeconds`: between Slurm's notice to a harvest job and its end. Resolves when all are idle. */
+  /** `graceSeconds`: between Slurm's notice to a harvest job and its end. `lines`: of slurm.conf. Resolves
+   * when all are idle. */
   static async start(
     nodes: readonly BatchNodeOptions[],
-    { graceSeconds = 60 } = {},
+    { graceSeconds = 60, lines = '' } = {},
   ): Promise<BatchCluster> {
     const cluster = new BatchCluster(mkdtempSync(join(tmpdir(), 'rfaas-slurm-')))
     try {
       for (const folder of ['state', 'spool', 'run', 'log']) mkdirSync(join(cluster.folder, folder))
       const text = await configuration(cluster.folder, nodes, graceSeconds)
-      writeFileSync(cluster.configuration, text)
+      writeFileSync(cluster.configuration, text + lines)
       // Nothing is constrained by it, and slurmd starts whatever is mounted on /sys/fs/cgroup.
       writeFileSync(join(cluster.folder, 'cgroup.conf'), 'CgroupPlugin=cgroup/v1\n')
       cluster.startController()

@@ -109,6 +109,43 @@ describe('a Slurm that fails costs no running lease', () => {
   })
 })
 
+describe('a Slurm that would kill without notice', () => {
+  test('is told to its operator', async () => {
+    const slurm = await startSlurm([node('n1')], { graceSeconds: 5 })
+    const harvest = await startHarvest(slurm)
+    await slurm.eventually('it was looked at', async () => (await harvest.info()).state === 'ok')
+    expect((await harvest.info()).warnings).toEqual([
+      expect.stringMatching(/^GraceTime of partition faas is 5 s/),
+    ])
+    expect(await health(harvest)).toEqual(['Slurm is not set up for harvesting'])
+  })
+})
+
+describe('a resource manager that is killed', () => {
+  test('finds its harvest jobs again, and starts no others', async () => {
+    const slurm = await startSlurm([node('n1')])
+    const folder = temporaryFolder()
+    const flags = {
+      '--data-dir': join(folder, 'manager'),
+      '--slurm-data-dir': join(folder, 'nodes'),
+    }
+    const first = await startHarvest(slurm, flags)
+    const lease = await first.client.lease(oneCore)
+    const functions = await lease.deploy(nativePackage(), deployOptions)
+    await first.manager.end('SIGKILL')
+    const second = await startHarvest(slurm, { ...flags, '--port': first.manager.port })
+    await slurm.eventually('the node is back, after two looks', async () => {
+      const looks = await second.metric('rfaas_slurm_polls_total{outcome="ok"}')
+      const [n1] = await second.client.nodes()
+      return n1?.state === 'up' && looks > 1
+    })
+    expect((await second.info()).jobs).toMatchObject([{ node: 'n1', state: 'running' }])
+    expect(await slurm.harvestJobs()).toHaveLength(1)
+    expect(await functions.invoke('echo', bytes(6))).toEqual(bytes(6))
+    await lease.release()
+  })
+})
+
 describe('an executor manager that is killed in its job', () => {
   test('is lost: its leases are closed when Slurm says that the job is over', async () => {
     const slurm = await startSlurm([node('n1')])

@@ -38,7 +38,7 @@ export const node = (name: string, cores = 2): BatchNodeOptions => ({
 
 export async function startSlurm(
   nodes: readonly BatchNodeOptions[],
-  options: { graceSeconds?: number } = {},
+  options: { graceSeconds?: number; lines?: string } = {},
 ): Promise<BatchCluster> {
   const slurm = await BatchCluster.start(nodes, options)
   cleanups.push(() => slurm.stop())

@@ -28,6 +28,7 @@ const startWithinMs = 20_000
 const registerWithinMs = 60_000
 // A node whose jobs fail is left alone for longer and longer.
 const backoffMs = { first: 10_000, most: 600_000 }
+const faultsEveryMs = 60_000
 // More is for the next look: Slurm has others to serve.
 const mostStartsAtOnce = 256
 
@@ -49,8 +50,9 @@ export class SlurmSource implements NodeSource {
   readonly #looking: Promise<void>
   #seen: { observation: Observation; at: string } | undefined
   #failure: string | undefined
-  /** What is wrong with how Slurm is set up. */
-  #faults: string[] | undefined
+  /** What is wrong with how Slurm is set up, and when that was looked at. */
+  #faults: readonly string[] = []
+  #faultsAtMs = -Infinity
   readonly #idleSince = new Map<string, number>()
   /** Of jobs: when they were first seen, and in which state. */
   readonly #since = new Map<number, { state: string; atMs: number; told: boolean }>()
@@ -72,7 +74,7 @@ export class SlurmSource implements NodeSource {
       source: 'slurm',
       state: this.#failure === undefined ? state : 'failing',
       ...(this.#failure !== undefined && { reason: this.#failure }),
-      warnings: this.#faults ?? [],
+      warnings: [...this.#faults],
       ...(at !== undefined && { seenAt: at }),
       nodes: observation?.shown ?? [],
       jobs: (observation?.jobs ?? []).flatMap((job) => (job.over ? [] : [jobInfo(job)])),
@@ -85,7 +87,7 @@ export class SlurmSource implements NodeSource {
     if (this.#failure !== undefined) {
       warnings.push('Slurm gives no answer that makes sense: leases go on, nothing is harvested')
     }
-    if ((this.#faults ?? []).length > 0) warnings.push('Slurm is not set up for harvesting')
+    if (this.#faults.length > 0) warnings.push('Slurm is not set up for harvesting')
     return warnings
   }
 
@@ -99,7 +101,9 @@ export class SlurmSource implements NodeSource {
     const { pollMs } = this.#options.config
     while (!signal.aborted) {
       const began = performance.now()
-      await this.#lookOnce()
+      await this.#lookOnce().catch((error: unknown) => {
+        this.#logger.error({ err: error }, 'a look at Slurm failed')
+      })
       const restMs = Math.max(0, pollMs - (performance.now() - began))
       await sleep(restMs, undefined, { signal, ref: false }).catch(() => undefined)
     }
@@ -110,7 +114,7 @@ export class SlurmSource implements NodeSource {
     try {
       const { partition } = this.#options.config
       const { resourceManager } = this.#options
-      this.#faults ??= await this.#findFaults()
+      if (performance.now() - this.#faultsAtMs > faultsEveryMs) await this.#findFaults()
       const [nodes, jobs] = await Promise.all([this.#batch.nodes(), this.#batch.jobs()])
       const mine = { user: userInfo().username, partition, resourceManager }
       observation = observe({ nodes, jobs }, mine)
@@ -136,7 +140,7 @@ export class SlurmSource implements NodeSource {
   }
 
   /** Set up otherwise it would kill executor managers without notice. */
-  async #findFaults(): Promise<string[]> {
+  async #findFaults(): Promise<void> {
     const { partition, noticeMs } = this.#options.config
     const [config, ours] = await Promise.all([
       this.#batch.show('config'),
@@ -155,8 +159,12 @@ export class SlurmSource implements NodeSource {
         `GraceTime of partition ${partition} is ${graceSeconds} s: Slurm kills before the notice of ${noticeMs} ms and ${endSeconds} s to end are over`,
       )
     }
-    for (const fault of faults) this.#logger.warn({ fault }, 'Slurm is not set up for harvesting')
-    return faults
+    for (const fault of faults) {
+      if (this.#faults.includes(fault)) continue
+      this.#logger.warn({ fault }, 'Slurm is not set up for harvesting')
+    }
+    this.#faults = faults
+    this.#faultsAtMs = performance.now()
   }
 
   /** What became of our jobs; those that wait or run. */
