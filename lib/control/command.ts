@@ -62,7 +62,8 @@ interface RunningManager {
 export async function serve(start: () => Promise<RunningManager>): Promise<void> {
   // Before the start: a signal that comes early must not leave the start half done.
   const signalled = new Promise<undefined>((resolve) => {
-    process.once('SIGTERM', () => resolve(undefined))
+    // Batch systems repeat it: a second one must not end the process before its leases have ended.
+    process.on('SIGTERM', () => resolve(undefined))
     process.once('SIGINT', () => resolve(undefined))
   })
   const manager = await start()
