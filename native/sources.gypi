@@ -57,6 +57,7 @@
       "native/test/fabric_test.cc",
       "native/test/shm_test.cc",
       "native/test/shm_hostile_test.cc",
+      "native/test/call_stats_test.cc",
       "native/test/channel_test.cc",
       "native/test/channel_loss_test.cc",
       "native/test/channel_hostile_test.cc",

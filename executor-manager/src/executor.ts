@@ -18,6 +18,7 @@ import { RfaasError } from '../../lib/errors.js'
 import type { Enclosure } from './enclosure.js'
 import { workerProgram } from './paths.js'
 import { inheritedSocket } from './sandbox.js'
+import type { ServedCalls } from './worker-events.js'
 import { WorkerProcess, type WorkerEnd, type WorkerReady } from './worker-process.js'
 
 // A worker that ends within this time after its start is "young"; so many may do it in a row before
@@ -29,6 +30,7 @@ const backoffMs = { first: 100, most: 5000 }
 export interface ExecutorEvents {
   workerLost(event: WorkerLostEvent): void
   workerReady(event: WorkerReadyEvent): void
+  served(calls: ServedCalls): void
   /** Once per process, when it is gone. */
   measured(cpuMs: number): void
 }
@@ -188,6 +190,7 @@ export class Executor {
         hot_timeout_us: request.hotTimeoutMs * 1000,
       },
       readyTimeoutMs: spec.readyTimeoutMs,
+      served: (calls) => spec.events.served(calls),
       logger: this.#logger.child({ worker: place.index }),
     })
     place.process = process

@@ -162,6 +162,7 @@ async function start(
       // would close them by itself, without what they used.
       leases: [...journal.owed.keys()],
     }),
+    calls: () => leases.calls,
     clock,
     welcomed: ({ publicKey, epoch, live }) => leases.welcomed(publicKey, epoch, live),
     end: (lease, reason) => void leases.end(lease, reason),

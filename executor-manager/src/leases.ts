@@ -8,6 +8,7 @@
 import type {
   ExecutorInfo,
   ExecutorRequest,
+  LeaseCalls,
   LeaseClaims,
   LeaseClosed,
   LeaseRevokingEvent,
@@ -21,6 +22,7 @@ import { formatBytes } from '../../lib/units.js'
 import type { Enclosure } from './enclosure.js'
 import { Executor, type ExecutorSpec } from './executor.js'
 import { Fence, type EndReason } from './fence.js'
+import type { ServedCalls } from './worker-events.js'
 import type { PackageStore } from './packages.js'
 
 const maxEnded = 65_536
@@ -72,6 +74,8 @@ interface NodeLease {
   streams: Set<EventStream>
   requests: Map<string, ExecutorRequest>
   cpuMs: number
+  /** As its workers count them; undefined until one has. */
+  calls: Omit<LeaseCalls, 'lease'> | undefined
   /** From the first executor on. */
   enclosure: Enclosure | undefined
   ending: Promise<void> | undefined
@@ -162,6 +166,7 @@ export class LeaseTable {
       streams: new Set(),
       requests: new Map(),
       cpuMs: 0,
+      calls: undefined,
       enclosure: undefined,
       ending: undefined,
     }
@@ -173,6 +178,13 @@ export class LeaseTable {
   /** Of every lease on the node: what it has used so far. */
   get used(): (readonly [lease: string, used: LeaseClosed])[] {
     return [...this.#leases].map(([id, lease]) => [id, usedBy(lease)] as const)
+  }
+
+  /** Of every lease whose workers have said something about their calls. */
+  get calls(): LeaseCalls[] {
+    return [...this.#leases].flatMap(([id, { calls }]) =>
+      calls === undefined ? [] : [{ lease: id, ...calls }],
+    )
   }
 
   /** `caller` aborts when nobody waits for the executor any more: it is stopped, or not started. */
@@ -205,6 +217,7 @@ export class LeaseTable {
                 this.#send(lease, 'worker-lost', event)
               },
               workerReady: (event) => this.#send(lease, 'worker-ready', event),
+              served: (served) => count(lease, served),
               measured: (cpuMs) => (lease.cpuMs += cpuMs),
             },
           },
@@ -448,6 +461,15 @@ export class LeaseTable {
     if (this.#fence.hasEnded(id)) throw this.#fence.endOf(id)
     throw new RfaasError('ERR_RFAAS_NOT_FOUND', `lease ${id} is not on this node`)
   }
+}
+
+/** Percentiles are those of the worker that spoke last: all of a lease do the same work. */
+function count(lease: NodeLease, { calls, p50Ns, p99Ns }: ServedCalls): void {
+  const before = lease.calls ?? { total: 0, p50Us: 0, p99Us: 0 }
+  const p50Us = p50Ns === undefined ? before.p50Us : p50Ns / 1000
+  const p99Us = p99Ns === undefined ? before.p99Us : p99Ns / 1000
+  const total = Math.min(before.total + calls, Number.MAX_SAFE_INTEGER)
+  lease.calls = { total, p50Us, p99Us }
 }
 
 /** So far: workers that have ended and those that run. */

@@ -8,6 +8,7 @@ import {
   HeartbeatReply,
   NodeWelcome,
   RevokingEvent,
+  type LeaseCalls,
   type LeaseClosed,
   type NodeRegistration,
 } from '../../lib/control/schemas.js'
@@ -29,6 +30,8 @@ export interface RegistrationOptions {
   transport: Transport
   /** Anew each time: leases come and go. */
   describe(): NodeRegistration
+  /** Of the leases on this node. */
+  calls(): LeaseCalls[]
   clock: ManagerClock
   welcomed(welcome: NodeWelcome): void
   end(lease: string, reason: EndReason): void
@@ -187,7 +190,7 @@ export class Registration {
       const reply = await this.#ask((url) =>
         request(`${url}/v1/nodes/${name}/heartbeat`, {
           method: 'POST',
-          body: { hostId, leases },
+          body: { hostId, leases, calls: this.#options.calls() },
           schema: HeartbeatReply,
           ...this.#access,
           timeoutMs: requestTimeoutMs,

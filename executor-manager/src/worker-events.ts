@@ -5,6 +5,7 @@ import { UnconfinedEvent } from './sandbox.js'
 
 const functionName = Type.String({ minLength: 1, maxLength: 127 })
 const requestId = Type.String({ pattern: '^[0-9]{1,20}$' })
+const nanoseconds = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
 const sentence = Type.String({ maxLength: 4096 })
 
 const WorkerEvent = Type.Union([
@@ -19,6 +20,14 @@ const WorkerEvent = Type.Union([
   Type.Object({ event: Type.Literal('disconnected') }),
   Type.Object({ event: Type.Literal('refused'), reason: sentence }),
   Type.Object({
+    event: Type.Literal('served'),
+    /** Answered since the last word of it. */
+    calls: Type.Integer({ minimum: 0, maximum: 2 ** 40 }),
+    /** Of those that were timed, from arrival to answer. */
+    p50Ns: Type.Optional(nanoseconds),
+    p99Ns: Type.Optional(nanoseconds),
+  }),
+  Type.Object({
     event: Type.Literal('running'),
     function: Type.Optional(functionName),
     requestId: Type.Optional(requestId),
@@ -30,6 +39,7 @@ const WorkerEvent = Type.Union([
   }),
 ])
 export type WorkerEvent = Static<typeof WorkerEvent>
+export type ServedCalls = Extract<WorkerEvent, { event: 'served' }>
 
 /** The event of a line, or what is wrong with it. */
 export function parseWorkerEvent(line: string): WorkerEvent | string {

@@ -10,7 +10,7 @@ import { RateLimit, readLines } from './lines.js'
 import type { Program } from './paths.js'
 import { encodeLines, spawnConfined, type SandboxSettings } from './sandbox.js'
 import { cpuMeter } from './usage.js'
-import { parseWorkerEvent, type WorkerEvent } from './worker-events.js'
+import { parseWorkerEvent, type ServedCalls, type WorkerEvent } from './worker-events.js'
 
 // 4096 names of 127 characters fit, JSON around them included.
 const maxEventBytes = 1024 * 1024
@@ -31,6 +31,8 @@ export interface WorkerSpec {
   /** `key=value` lines on its stdin. */
   configuration: Readonly<Record<string, string | number>>
   readyTimeoutMs: number
+  /** Calls that it has answered, as it says. */
+  served(calls: ServedCalls): void
   logger: Logger
 }
 
@@ -168,6 +170,8 @@ export class WorkerProcess {
       case 'disconnected':
         logger.debug(`client ${event.event}`)
         return
+      case 'served':
+        return this.#spec.served(event)
       case 'refused':
         logger.warn({ reason: event.reason }, 'refused a client')
         return

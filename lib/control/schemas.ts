@@ -200,11 +200,25 @@ export const NodeWelcome = Type.Object(
 )
 export type NodeWelcome = Static<typeof NodeWelcome>
 
+/** What the workers of a lease (the part on one node) say of their calls: for people to look at. */
+export const LeaseCalls = Type.Object(
+  {
+    lease: identifier,
+    total: Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }),
+    /** From the arrival at a worker to its answer, of the newest that were timed. */
+    p50Us: Type.Number({ minimum: 0 }),
+    p99Us: Type.Number({ minimum: 0 }),
+  },
+  closed,
+)
+export type LeaseCalls = Static<typeof LeaseCalls>
+
 export const NodeHeartbeat = Type.Object(
   {
     /** As in the registration: a node that took over the name of another does not keep it alive. */
     hostId,
     leases: Type.Array(identifier, { maxItems: 65536 }),
+    calls: Type.Optional(Type.Array(LeaseCalls, { maxItems: 65536 })),
   },
   closed,
 )

@@ -67,6 +67,7 @@ class Worker final : public Napi::ObjectWrap<Worker>,
     void connected(const std::string& peer) override;
     void disconnected() override;
     void refused(const std::string& peer, std::string_view why) override;
+    void served(const std::string& line) override;
 
     Module& module_;
     Doors<Worker> doors_{this};

@@ -94,6 +94,10 @@ void Events::write_line(const std::string& line) {
     }
 }
 
+void Events::served(const std::string& line) {
+    write_line(line);
+}
+
 void Events::ready(const std::string& address, const std::vector<Function>& functions) {
     std::string names;
     for (const Function& function : functions) {

@@ -20,6 +20,7 @@ class Events final : public invocation::WorkerEvents {
     void connected(const std::string& peer) override;
     void disconnected() override;
     void refused(const std::string& peer, std::string_view why) override;  // once per reason
+    void served(const std::string& line) override;
 
   private:
     static void write_line(const std::string& line);

@@ -26,6 +26,7 @@ class Events final : public invocation::WorkerEvents {
     void connected(const std::string&) override { ++clients; }
     void disconnected() override { --clients; }
     void refused(const std::string&, std::string_view why) override { FUZZ_CHECK(!why.empty()); }
+    void served(const std::string& line) override { FUZZ_CHECK(!line.empty()); }
     int clients = 0;
 };
 

@@ -234,6 +234,8 @@ int WorkerChannel::next(Call* call, uint64_t budget_ns) {
         if (pair_ == nullptr || !established_ || ++idle_looks_ >= kIdleLooks || budget_ns == 0) {
             idle_looks_ = 0;
             serve_connections();
+            const uint64_t now_ns = coarse_monotonic_ns();
+            if (stats_.due(now_ns)) tell(now_ns);
         }
         if (budget_ns == 0 || !spinner.wait()) return 0;
     }
@@ -305,6 +307,9 @@ bool WorkerChannel::accept_request(const fabric::Completion& completion, Call* c
     call->arrived_ns = precise ? monotonic_ns() : coarse_monotonic_ns();
     call->deadline_ns =
         header.timeout_us == 0 ? 0 : call->arrived_ns + uint64_t{header.timeout_us} * 1000;
+    if (stats_.due(call->arrived_ns)) [[unlikely]]
+        tell(call->arrived_ns);
+    stats_.arrived(index, call->arrived_ns);
     return true;
 }
 
@@ -374,6 +379,7 @@ void WorkerChannel::answer(uint32_t index, uint32_t immediate, uint32_t length) 
     slot.state = SlotState::kAnswered;
     if (attached) [[likely]]
         send_answer(index);
+    stats_.answered(index);
 }
 
 void WorkerChannel::send_answer(uint32_t index) {
@@ -473,7 +479,14 @@ void WorkerChannel::settle() {
 }
 
 int WorkerChannel::arm() {
+    // What came since the last word is told with the next one.
+    const uint64_t now_ns = coarse_monotonic_ns();
+    if (stats_.due(now_ns)) tell(now_ns);
     return queue_->arm();
+}
+
+void WorkerChannel::tell(uint64_t now_ns) {
+    events_->served(stats_.tell(now_ns));
 }
 
 void WorkerChannel::acknowledge() {

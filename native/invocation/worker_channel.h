@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "fabric/fabric.h"
+#include "invocation/call_stats.h"
 #include "rfaas/wire.h"
 
 namespace rfaas::invocation {
@@ -43,12 +44,14 @@ struct Call {
     uint64_t deadline_ns = 0;  // CLOCK_MONOTONIC; 0: none
 };
 
-class WorkerEvents {  // called from next() and serve_connections()
+class WorkerEvents {  // called from next(), arm() and serve_connections()
   public:
     virtual ~WorkerEvents() = default;
     virtual void connected(const std::string& peer) = 0;
     virtual void disconnected() = 0;
     virtual void refused(const std::string& peer, std::string_view why) = 0;
+    // A line for the executor manager, as it is.
+    virtual void served(const std::string& line) = 0;
 };
 
 class WorkerChannel {
@@ -115,6 +118,7 @@ class WorkerChannel {
     void fail_with(uint32_t slot, uint32_t immediate, std::string_view text);
     void post(fabric::SendRequest& request);
     [[nodiscard]] bool drain();
+    void tell(uint64_t now_ns);
 
     WorkerEvents* events_;
     WorkerOptions options_;
@@ -126,6 +130,7 @@ class WorkerChannel {
     bool established_ = false;
     uint64_t session_ = 0;  // whose slots these are; 0: nobody's yet
     int epoll_ = -1;
+    CallStats stats_;
     size_t input_stride_ = 0, output_stride_ = 0;
     std::vector<Slot> slots_;
     std::deque<fabric::Completion> arrived_;  // polled while something else was waited for

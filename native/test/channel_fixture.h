@@ -72,6 +72,7 @@ class WorkerThread final : public WorkerEvents {
         while (lingering_.load() && !stop_.load()) std::this_thread::yield();
     }
     void disconnected() override { --clients; }
+    void served(const std::string&) override {}
     void refused(const std::string&, std::string_view why) override {
         const std::lock_guard lock(mutex_);
         refusals_.emplace_back(why);

@@ -24,6 +24,16 @@ export interface LeaseRow {
   /** Unix time, as is everything that ends in Ms here and is no duration. */
   grantedAtMs: number
   expiresAtMs: number
+  /** As its workers count them; absent as long as none has said anything. */
+  calls?: CallCounts
+}
+
+/** Percentiles: from the arrival at a worker to its answer, of the newest calls that were timed. */
+export interface CallCounts {
+  total: number
+  perSecond: number
+  p50Us: number
+  p99Us: number
 }
 
 export interface UsageRow {

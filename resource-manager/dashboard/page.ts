@@ -11,6 +11,7 @@ import {
 } from './elements.js'
 import {
   coreStates,
+  type CallCounts,
   type Change,
   type CoreCounts,
   type LeaseRow,
@@ -159,14 +160,16 @@ function showTotals(): void {
   const up = own.filter(({ state }) => state !== 'lost').length
   const ms = (value: number | undefined): string =>
     value === undefined ? '–' : `${formatNumber(value, value < 10 ? 1 : 0)} ms`
+  const calls = [...leases.values()].flatMap((lease) => lease.calls ?? [])
+  const rate = calls.reduce((sum, { perSecond }) => sum + perSecond, 0)
   const figures: [string, string][] = [
     [`of ${formatNumber(own.length)} nodes up`, formatNumber(up)],
     [`of ${formatNumber(all)} cores leased`, formatNumber(cores.leased)],
     ['cores idle', formatNumber(cores.idle)],
     ['leases', formatNumber(totals.leases)],
     ['requests waiting', formatNumber(waiting)],
-    ['grants so far', formatNumber(grants)],
-    ['for half of the grants', ms(grantP50Ms)],
+    ['calls a second', formatNumber(rate)],
+    [`for half of ${formatNumber(grants)} grants`, ms(grantP50Ms)],
     ['for 99 % of them', ms(grantP99Ms)],
   ]
   byId('figures').replaceChildren(
@@ -291,6 +294,13 @@ function showLeases(): void {
   if (totals === undefined) return
   const { atMs } = totals
   const rows = [...leases.values()].sort((a, b) => b.grantedAtMs - a.grantedAtMs)
+  const us = (value: number): string =>
+    value < 1000 ? `${formatNumber(value, 1)} µs` : `${formatNumber(value / 1000, 1)} ms`
+  const calls = (title: string, value: (calls: CallCounts) => string): Column<LeaseRow> => ({
+    title,
+    value: (row) => (row.calls === undefined ? '–' : value(row.calls)),
+    number: true,
+  })
   fillTable(
     byId('leases'),
     rows,
@@ -301,6 +311,10 @@ function showLeases(): void {
       { title: 'Cores', value: (row) => formatNumber(row.cores), number: true },
       { title: 'Memory', value: (row) => formatBytes(row.memoryBytes), number: true },
       { title: 'On', value: (row) => placesOf(row.nodes) },
+      calls('Calls', ({ total }) => formatNumber(total)),
+      calls('A second', ({ perSecond }) => formatNumber(perSecond)),
+      calls('Half within', ({ p50Us }) => us(p50Us)),
+      calls('99 % within', ({ p99Us }) => us(p99Us)),
       { title: 'Age', value: (row) => formatDuration(atMs - row.grantedAtMs), number: true },
       { title: 'Ends in', value: (row) => formatDuration(row.expiresAtMs - atMs), number: true },
     ],

@@ -192,7 +192,28 @@ export class Dashboard {
       leases: open.length,
       usage: manager.usage.allOf(principal),
     }
-    return { totals, leases: open.reverse().slice(0, mostLeaseRows).map(leaseRow) }
+    return {
+      totals,
+      leases: open
+        .reverse()
+        .slice(0, mostLeaseRows)
+        .map((lease) => this.#leaseRow(lease)),
+    }
+  }
+
+  #leaseRow({ id, tenant, state, parts, memoryBytes, ...times }: LeaseInfo): LeaseRow {
+    const calls = this.#office.manager.calls.of(parts)
+    return {
+      id,
+      tenant,
+      state,
+      nodes: parts.map(({ node }) => node),
+      cores: parts.reduce((sum, part) => sum + part.cores.length, 0),
+      memoryBytes,
+      grantedAtMs: Date.parse(times.grantedAt),
+      expiresAtMs: Date.parse(times.expiresAt),
+      ...(calls !== undefined && { calls }),
+    }
   }
 }
 
@@ -222,19 +243,6 @@ function batchRow({ name, batchCores, idleCores, ...node }: HarvestNode): NodeRo
     cores: { ...noCores(), batch: batchCores, idle: idleCores },
     memoryBytes,
     freeMemoryBytes: Math.max(0, memoryBytes - allocatedMemoryBytes),
-  }
-}
-
-function leaseRow({ id, tenant, state, parts, memoryBytes, ...times }: LeaseInfo): LeaseRow {
-  return {
-    id,
-    tenant,
-    state,
-    nodes: parts.map(({ node }) => node),
-    cores: parts.reduce((sum, part) => sum + part.cores.length, 0),
-    memoryBytes,
-    grantedAtMs: Date.parse(times.grantedAt),
-    expiresAtMs: Date.parse(times.expiresAt),
   }
 }
 

@@ -22,6 +22,7 @@ import { RfaasError, invalidArgument } from '../../lib/errors.js'
 import type { LeaseRecord } from '../stores/store.js'
 import { requireClient, requireNode, requireOperator, sees } from './access.js'
 import { adopt } from './adoption.js'
+import { CallBook } from './calls.js'
 import { Granting, type GrantingOptions } from './granting.js'
 import type { LeaseBook } from './leases.js'
 import { Maintenance } from './maintenance.js'
@@ -41,6 +42,7 @@ export interface ManagerOptions extends StateOptions, GrantingOptions {
 export class Manager {
   readonly usage: UsageReader
   readonly maintenance: Maintenance
+  readonly calls = new CallBook()
   readonly #options: ManagerOptions
   readonly #clock: Clock
   readonly #logger: Logger
@@ -211,12 +213,17 @@ export class Manager {
   }
 
   /** Throws ERR_RFAAS_NOT_FOUND when the node has to register first. */
-  heartbeat(principal: Principal, name: string, { leases, hostId }: NodeHeartbeat): HeartbeatReply {
+  heartbeat(
+    principal: Principal,
+    name: string,
+    { leases, hostId, calls }: NodeHeartbeat,
+  ): HeartbeatReply {
     requireNode(principal, name)
     this.#tick()
     if (this.#nodes.get(name)?.hostId !== hostId || !this.#nodes.heard(name, this.#clock.now())) {
       throw notFound('name', `node ${name} is not registered, or was lost: register it`)
     }
+    if (calls !== undefined) this.calls.heard(name, calls, this.#clock.now())
     return this.#ordersFor(name, leases)
   }
 
@@ -296,6 +303,7 @@ export class Manager {
     this.#tickedAtMs = nowMs
     const lost = this.#nodes.markLost(nowMs)
     for (const node of lost) {
+      this.calls.forget(node)
       this.#logger.warn({ node }, 'node lost: no heartbeat; its leases go on until they expire')
     }
     const due = this.#leases.due(nowMs)

@@ -6,8 +6,9 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { afterEach, describe, expect, it } from 'vitest'
 import { Client, type Lease } from '../../lib/index.js'
-import { request } from '../../lib/control/http.js'
+import { events, request } from '../../lib/control/http.js'
 import type { WorkerLostEvent, WorkerReadyEvent } from '../../lib/control/schemas.js'
+import type { LeaseRow, Overview } from '../../resource-manager/dashboard/messages.js'
 import {
   childrenOf,
   cleanUp,
@@ -89,6 +90,36 @@ async function deploy(cluster: Cluster, name: string, code: string | Buffer) {
 
 const bytes = (...values: number[]): Uint8Array => Uint8Array.from(values)
 const text = (value: Uint8Array): string => Buffer.from(value).toString()
+
+describe('calls', () => {
+  it.each(['native', 'node'])(
+    'of %s functions are counted and timed for who looks',
+    async (kind) => {
+      // First: while the compiler runs nothing in this process is alive.
+      const code = kind === 'node' ? script : nativePackage(library)
+      const cluster = await startCluster()
+      const { functions, lease } = await deploy(cluster, kind === 'node' ? 'f.mjs' : 'f.so', code)
+      let seen: LeaseRow['calls']
+      const reading = new AbortController()
+      onCleanUp(() => reading.abort())
+      const url = `${cluster.resourceManager.url}/v1/overview/events`
+      void (async () => {
+        for await (const { data } of events(url, { signal: reading.signal })) {
+          seen = (data as Overview).leases.find(({ id }) => id === lease.id)?.calls ?? seen
+        }
+      })().catch(() => undefined)
+      for (let call = 0; call < 100; call += 1) await functions.invoke('echo', bytes(1))
+      const oneMore = async (): Promise<number | undefined> => {
+        // A worker tells of its last calls with the next ones.
+        await functions.invoke('echo', bytes(1))
+        return seen?.total
+      }
+      await expect.poll(oneMore, { timeout: 20_000, interval: 100 }).toBeGreaterThan(100)
+      expect(seen?.p50Us).toBeGreaterThan(0)
+      expect(seen?.p99Us).toBeGreaterThanOrEqual(seen!.p50Us)
+    },
+  )
+})
 
 describe('functions in JavaScript', () => {
   it('answer with what they wrote, returned or resolved to', async () => {
