@@ -1,8 +1,9 @@
 // `rfaas doctor`: what this host can do, and what to change.
-import { Command } from 'commander'
+import { Command, Option } from 'commander'
 
 import { checkConfinement } from './doctor-confinement.js'
 import { checkDefault, checkRdma, type Finding, type Verdict } from './doctor-checks.js'
+import { checkManagers } from './doctor-managers.js'
 import { exitFailure } from './failure.js'
 import { jsonOption } from './options.js'
 import { paint, print, printable, printJson, type Style } from './output.js'
@@ -16,27 +17,36 @@ const marks: Record<Verdict, [string, Style]> = {
 export function doctorCommand(): Command {
   return new Command('doctor')
     .description('tell whether this host can run rfaas, and whether it can do RDMA')
+    .addOption(new Option('--url <urls>', 'resource managers to ask, too').env('RFAAS_URL'))
+    .option('--ca <file>', "authorities of the managers' certificates (default: RFAAS_CA)")
     .addOption(jsonOption())
     .addHelpText(
       'after',
       `
 ✔ is fine, ! is not possible yet, ✘ has to be changed. Exit code 0 means that rfaas works over
-shared memory, with or without RDMA; 1 that it does not.`,
+shared memory, with or without RDMA, and that a resource manager answers if any was named; 1 that it does not.`,
     )
-    .action(async ({ json = false }: { json?: boolean }) => {
+    .action(async ({ json = false, url, ca }: { json?: boolean; url?: string; ca?: string }) => {
       const sharedMemory = await checkDefault()
       const rdma = await checkRdma()
       const confinement = await checkConfinement()
+      const managers = url === undefined ? [] : await checkManagers(url, ca)
       const works = sharedMemory.every(({ verdict }) => verdict !== 'failed')
       const hasRdma = rdma.at(-1)?.verdict === 'ok'
-      if (!works) process.exitCode = exitFailure
+      const reached = managers.every(({ verdict }) => verdict !== 'failed')
+      if (!works || !reached) process.exitCode = exitFailure
       if (json)
-        return printJson({ works, rdma: hasRdma, findings: { sharedMemory, confinement, rdma } })
+        return printJson({
+          works,
+          rdma: hasRdma,
+          findings: { sharedMemory, confinement, rdma, managers },
+        })
       await print(
         [
           section('On this host, over shared memory', sharedMemory),
           section('What keeps functions in', confinement),
           section('Between hosts, over RDMA', rdma),
+          ...(managers.length === 0 ? [] : [section('Resource managers', managers)]),
           `${conclusion(works, hasRdma)}\n`,
         ].join('\n'),
       )

@@ -2,9 +2,7 @@
 // entry of the ledger is lost, no process is left behind.
 import assert from 'node:assert/strict'
 import { readFileSync, readdirSync } from 'node:fs'
-import { join } from 'node:path'
 
-import { openLmdbStore } from '../../resource-manager/stores/lmdb.js'
 import type { LeaseRecord, LedgerEntry } from '../../resource-manager/stores/store.js'
 import type { Cluster } from './cluster.js'
 import { descendants, isAlive, until, workersOf } from './proc.js'
@@ -40,11 +38,11 @@ export class Audit {
     await until('all workers ended with their manager', () => !below.some(isAlive))
     const sockets = readdirSync(cluster.folder).filter((name) => name.startsWith('rfaas-'))
     assert.deepEqual(sockets, [], 'folders with sockets were left behind')
-    if (!this.storeIsGone) await this.#examineStore(join(cluster.folder, 'rm'))
+    if (!this.storeIsGone) await this.#examineStore(cluster)
   }
 
-  async #examineStore(folder: string): Promise<void> {
-    const store = openLmdbStore(folder, 0)
+  async #examineStore(cluster: Cluster): Promise<void> {
+    const store = cluster.openStore()
     try {
       const snapshot = await store.load()
       const ledger: LedgerEntry[] = []

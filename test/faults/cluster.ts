@@ -4,6 +4,10 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { join } from 'node:path'
 
 import { Client } from '../../lib/index.js'
+import { openEtcdStore } from '../../resource-manager/stores/etcd.js'
+import { openLmdbStore } from '../../resource-manager/stores/lmdb.js'
+import type { Store } from '../../resource-manager/stores/store.js'
+import type { EtcdCluster } from '../resource-manager/etcd-cluster.js'
 import { Daemon, type DaemonOptions } from './daemon.js'
 
 /** Short ones, so that what depends on them is soon seen; a node may miss several heartbeats. */
@@ -16,7 +20,14 @@ export interface ClusterOptions {
   /** Further flags, and where the managers run. */
   resourceManager?: { args?: readonly string[] } & DaemonOptions
   executorManager?: { args?: readonly string[] } & DaemonOptions
+  /** Several resource managers, this many or where each runs, on an etcd. */
+  several?: { etcd: EtcdCluster; managers: readonly DaemonAt[] }
 }
+
+type DaemonAt = { args?: readonly string[] } & DaemonOptions
+
+const leaderTimeoutMs = 2000
+const prefix = 'faults/'
 
 interface Place {
   daemon: Daemon | undefined
@@ -27,38 +38,68 @@ interface Place {
 export class Cluster {
   readonly folder: string
   readonly #options: ClusterOptions
-  readonly #resourceManager: Place
-  readonly #nodes: Place[]
+  readonly #resourceManagers: Place[]
+  readonly #nodes: Place[] = []
 
   private constructor(folder: string, options: ClusterOptions) {
     this.folder = folder
     this.#options = options
-    const { args = [], ...where } = options.resourceManager ?? {}
-    const own = ['--data-dir', join(folder, 'rm'), '--heartbeat-ms', `${heartbeatMs}ms`]
-    const timeout = ['--node-timeout-ms', `${nodeTimeoutMs}ms`]
-    this.#resourceManager = {
+    const { several } = options
+    const shared =
+      several === undefined
+        ? []
+        : ['--store', 'etcd', '--etcd', several.etcd.urls.join(), '--etcd-prefix', prefix]
+    const timeouts = [
+      '--heartbeat-ms',
+      `${heartbeatMs}ms`,
+      '--node-timeout-ms',
+      `${nodeTimeoutMs}ms`,
+    ]
+    if (several !== undefined) timeouts.push('--leader-timeout-ms', `${leaderTimeoutMs}ms`)
+    const store = several === undefined ? ['--data-dir', join(folder, 'rm')] : shared
+    const places = several?.managers ?? [options.resourceManager ?? {}]
+    this.#resourceManagers = places.map(({ args = [], ...where }) => ({
       daemon: undefined,
-      args: ['resource-manager', '--log-level', 'info', ...own, ...timeout, ...args],
+      args: ['resource-manager', '--log-level', 'info', ...store, ...timeouts, ...args],
       options: where,
-    }
-    this.#nodes = []
+    }))
   }
 
   static async start(folder: string, options: ClusterOptions = {}): Promise<Cluster> {
     const cluster = new Cluster(folder, options)
-    cluster.#resourceManager.daemon = await launch(cluster.#resourceManager)
+    // The first one leads.
+    for (const place of cluster.#resourceManagers) place.daemon = await launch(place)
     for (const cores of options.nodes ?? ['0,1']) cluster.#nodes.push(cluster.#placeOf(cores))
     await Promise.all(cluster.#nodes.map(async (place) => (place.daemon = await launch(place))))
     await cluster.registered()
     return cluster
   }
 
+  /** Of all resource managers. */
   get url(): string {
-    return this.resourceManager.url
+    return this.#resourceManagers.map(({ daemon }) => daemon!.url).join()
   }
 
   get resourceManager(): Daemon {
-    return this.#resourceManager.daemon!
+    return this.manager(0)
+  }
+
+  /** One of several, counted from 0. */
+  manager(index: number): Daemon {
+    return this.#resourceManagers[index]!.daemon!
+  }
+
+  /** After everything else. */
+  async stopEtcd(): Promise<void> {
+    await this.#options.several?.etcd.stop()
+  }
+
+  /** To look into when no manager runs. */
+  openStore(): Store {
+    const { several } = this.#options
+    if (several === undefined) return openLmdbStore(join(this.folder, 'rm'), 0)
+    const reader = { name: 'audit', createRevision: '0', holds: false, leftMs: 0 }
+    return openEtcdStore(several.etcd.client(), prefix, reader)
   }
 
   /** The executor manager of a node, counted from 0. */
@@ -67,7 +108,7 @@ export class Cluster {
   }
 
   get daemons(): Daemon[] {
-    return [...this.#nodes, this.#resourceManager].flatMap(({ daemon }) => daemon ?? [])
+    return [...this.#nodes, ...this.#resourceManagers].flatMap(({ daemon }) => daemon ?? [])
   }
 
   get executorManagers(): Daemon[] {
@@ -75,8 +116,9 @@ export class Cluster {
   }
 
   /** Starts what has ended, where it was: same folder, same port unless told otherwise. */
-  async restartResourceManager(): Promise<Daemon> {
-    return (this.#resourceManager.daemon = await launch(this.#resourceManager))
+  async restartResourceManager(index = 0): Promise<Daemon> {
+    const place = this.#resourceManagers[index]!
+    return (place.daemon = await launch(place))
   }
 
   async restartNode(index = 0, { samePort = true } = {}): Promise<Daemon> {

@@ -10,6 +10,7 @@ import { leaks } from './scenarios/leaks.js'
 import { leases } from './scenarios/leases.js'
 import { partitions } from './scenarios/partitions.js'
 import { resourceManagers } from './scenarios/resource-managers.js'
+import { severalManagers } from './scenarios/several-managers.js'
 import { stores } from './scenarios/stores.js'
 import { workers } from './scenarios/workers.js'
 
@@ -23,6 +24,7 @@ export const matrix: readonly Section[] = [
   { title: 'Workers and executors', scenarios: workers },
   { title: 'The executor manager', scenarios: executorManagers },
   { title: 'The resource manager', scenarios: resourceManagers },
+  { title: 'Several resource managers', scenarios: severalManagers },
   { title: 'Clients', scenarios: clients },
   { title: 'Leases', scenarios: leases },
   { title: 'The control plane', scenarios: control },

@@ -2,6 +2,7 @@
 // runner (run.ts) provokes the fault and shows what was seen.
 import { existsSync } from 'node:fs'
 
+import { lackOfEtcd } from '../resource-manager/etcd-cluster.js'
 import type { Stage } from './stage.js'
 
 export interface Scenario {
@@ -29,7 +30,7 @@ export interface Seen {
   recoveredMs?: number
 }
 
-export type Need = 'faketime' | 'cgroups' | 'verbs'
+export type Need = 'faketime' | 'cgroups' | 'verbs' | 'etcd'
 
 export const libfaketime = [
   '/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1',
@@ -47,6 +48,8 @@ export function lacking({ needs, unshare }: Scenario): string | undefined {
       return process.getuid?.() === 0 ? undefined : 'needs root, for limits of memory'
     case 'verbs':
       return process.env['RFAAS_REQUIRE'] === 'verbs' ? undefined : 'needs RDMA: npm run test:roce'
+    case 'etcd':
+      return lackOfEtcd
     case undefined:
       return undefined
   }

@@ -86,6 +86,8 @@ export class Stage {
   async examine(): Promise<void> {
     for (const remote of this.#remotes) await remote.close()
     await Promise.allSettled(this.#clients.map((client) => client.close()))
-    if (this.#cluster !== undefined) await this.audit.examine(this.#cluster)
+    if (this.#cluster === undefined) return
+    await this.audit.examine(this.#cluster)
+    await this.#cluster.stopEtcd()
   }
 }

@@ -19,12 +19,18 @@ export interface EtcdOptions {
   members?: number
   /** Skip fsync: for tests in which etcd is not struck down. */
   hasty?: boolean
-  /** Further flags of all members. */
-  args?: readonly string[]
+  /** Clients come over TLS and show a certificate of the authority. */
+  tls?: { cert: string; key: string; ca: string }
+  /** Where their data is. Default: a folder for temporary files. */
+  folder?: string
+  /** Where the members are, and what stands before the command to run there. Default: here. */
+  host?: string
+  wrap?: readonly string[]
 }
 
 interface Member {
   url: string
+  wrap: readonly string[]
   args: string[]
   child: ChildProcess | undefined
 }
@@ -32,39 +38,45 @@ interface Member {
 export class EtcdCluster {
   readonly #folder: string
   readonly #members: Member[]
+  readonly #transport: Transport
 
-  private constructor(folder: string, members: Member[]) {
+  private constructor(folder: string, members: Member[], tls: EtcdOptions['tls']) {
     this.#folder = folder
     this.#members = members
+    this.#transport = new Transport(tls)
   }
 
-  static async start({
-    members = 1,
-    hasty = false,
-    args = [],
-  }: EtcdOptions = {}): Promise<EtcdCluster> {
-    const folder = mkdtempSync(join(tmpdir(), 'rfaas-etcd-'))
+  static async start(options: EtcdOptions = {}): Promise<EtcdCluster> {
+    const { members = 1, hasty = false, host = '127.0.0.1', wrap = [], tls } = options
+    const folder = options.folder ?? mkdtempSync(join(tmpdir(), 'rfaas-etcd-'))
     const ports = await freePorts(2 * members)
     const places = Array.from({ length: members }, (_, index) => ({
       name: `member-${index + 1}`,
-      url: `http://127.0.0.1:${ports[2 * index]}`,
-      peer: `http://127.0.0.1:${ports[2 * index + 1]}`,
+      url: `${tls === undefined ? 'http' : 'https'}://${host}:${ports[2 * index]}`,
+      peer: `http://${host}:${ports[2 * index + 1]}`,
     }))
     const all = places.map(({ name, peer }) => `${name}=${peer}`).join()
     const cluster = new EtcdCluster(
       folder,
       places.map(({ name, url, peer }) => ({
         url,
+        wrap,
         child: undefined,
         args: [
           ...['--name', name, '--data-dir', join(folder, name), '--initial-cluster', all],
           ...['--listen-client-urls', url, '--advertise-client-urls', url],
           ...['--listen-peer-urls', peer, '--initial-advertise-peer-urls', peer],
           ...['--logger', 'zap', '--log-level', 'error'],
+          ...(tls === undefined
+            ? []
+            : [
+                ...['--cert-file', tls.cert, '--key-file', tls.key],
+                ...['--trusted-ca-file', tls.ca, '--client-cert-auth'],
+              ]),
           ...(hasty ? ['--unsafe-no-fsync'] : []),
-          ...args,
         ],
       })),
+      tls,
     )
     for (const member of cluster.#members) cluster.#launch(member)
     await cluster.#healthy()
@@ -76,7 +88,7 @@ export class EtcdCluster {
   }
 
   client(): Etcd {
-    return new Etcd(this.urls, new Transport())
+    return new Etcd(this.urls, this.#transport)
   }
 
   /** Of a member, counted from 0. */
@@ -114,7 +126,8 @@ export class EtcdCluster {
   }
 
   #launch(member: Member): void {
-    member.child = spawn(program, member.args, { stdio: ['ignore', 'ignore', 'inherit'] })
+    const [command = '', ...args] = [...member.wrap, program, ...member.args]
+    member.child = spawn(command, args, { stdio: ['ignore', 'ignore', 'inherit'] })
   }
 
   async #healthy(): Promise<void> {

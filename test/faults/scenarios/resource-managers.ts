@@ -7,27 +7,13 @@ import { Client } from '../../../lib/index.js'
 import { grant, registeredNode, renew } from '../../resource-manager/support.js'
 import { Traffic } from '../calls.js'
 import { heartbeatMs, nodeTimeoutMs } from '../cluster.js'
+import { inLanes } from '../lanes.js'
 import { nativePackage } from '../packages.js'
 import type { Scenario } from '../scenario.js'
 import { deployOptions, leaseOptions } from '../stage.js'
 
 const oneCore = { ...leaseOptions, cores: 1 }
 const hastyMs = 1000
-
-/** So often, a few at a time; in order. */
-async function inLanes<T>(count: number, work: (index: number) => Promise<T>): Promise<T[]> {
-  const results = new Array<T>(count)
-  let next = 0
-  const lane = async (): Promise<void> => {
-    while (next < count) {
-      const index = next
-      next += 1
-      results[index] = await work(index)
-    }
-  }
-  await Promise.all(Array.from({ length: 16 }, lane))
-  return results
-}
 
 export const resourceManagers: Scenario[] = [
   {
