@@ -36,6 +36,9 @@ export class Leadership implements Office {
   /** For terms and the age of what was heard; leases have one of their own. */
   readonly #clock = new SteadyClock()
   readonly #stop = new AbortController()
+  readonly #stopped = new Promise<void>((resolve) => {
+    this.#stop.signal.addEventListener('abort', () => resolve(), { once: true })
+  })
   readonly failed = new Promise<never>(() => undefined)
   #url = ''
   #duty: Duty | undefined
@@ -175,11 +178,8 @@ export class Leadership implements Office {
       const { leases, nodes } = snapshot
       logger.info({ leases: leases.length, nodes: nodes.length }, 'leads')
       settled()
-      const stopped = new Promise<void>((resolve) => {
-        this.#stop.signal.addEventListener('abort', () => resolve(), { once: true })
-      })
       await Promise.race([
-        stopped,
+        this.#stopped,
         term.over.then((why) => (reason = why)),
         store.failed.then(({ message }) => {
           reason = message
