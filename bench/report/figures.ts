@@ -4,10 +4,11 @@ import { labelOf } from '../drivers/names.js'
 import { findResult, type Result } from '../results.js'
 import { curvePercents } from '../statistics.js'
 import { formatNs, formatRatio, formatValue, threeDigits } from '../table.js'
-import { barChart } from './bar-chart.js'
-import type { Figure, Table } from './figure.js'
-import { lineChart, type Curve } from './line-chart.js'
-import type { Axis } from './scale.js'
+import { lookOf } from './palette.js'
+import { barChart } from '../../lib/plots/bar-chart.js'
+import type { Figure, Table } from '../../lib/plots/figure.js'
+import { lineChart, type Curve } from '../../lib/plots/line-chart.js'
+import type { Axis } from '../../lib/plots/scale.js'
 
 type Results = readonly Result[]
 
@@ -88,7 +89,7 @@ function distributions(results: Results): Figure[] {
   const caption =
     'Above: the share of the round trips that took at most so long; the mark is the median. Below: the tail, each step to the right leaves a tenth of the calls.'
   const curve = (result: Result, points: Curve['points']): Curve => ({
-    ...{ driver: result.driver, label: labelOf(result.driver), points },
+    ...{ look: lookOf(result.driver), label: labelOf(result.driver), points },
   })
   const time: Axis = { ...timeAxis, title: 'round trip' }
   const body = lineChart({
@@ -230,7 +231,7 @@ function coldStart(results: Results): Figure | undefined {
     })
     return {
       label: `${labelOf(driver)}${state}`,
-      driver,
+      look: lookOf(driver),
       parts,
       note: formatNs(total.median),
       total,
@@ -342,7 +343,7 @@ function params(results: Results, name: string): number[] {
 
 function curvesOver(results: Results, param: string): Curve[] {
   return [...new Set(results.map(({ driver }) => driver))].map((driver) => ({
-    ...{ driver, label: labelOf(driver) },
+    ...{ look: lookOf(driver), label: labelOf(driver) },
     points: results
       .filter((result) => result.driver === driver)
       .map(({ params, median, min, max }) => ({
@@ -371,7 +372,7 @@ function matrix(results: Results, param: string, label: string): Table {
 
 function bar({ driver, median, unit }: Result) {
   return {
-    ...{ label: labelOf(driver), driver, note: formatValue(median, unit) },
+    ...{ label: labelOf(driver), look: lookOf(driver), note: formatValue(median, unit) },
     parts: [{ name: 'median', value: median }],
   }
 }

@@ -2,10 +2,11 @@
 import { describe } from '../machine.js'
 import type { ResultFile } from '../results.js'
 import { commandOf, evaluateTargets, formatMet, formatOutcome, type Outcome } from '../targets.js'
-import { renderFigure } from './figure.js'
+import { renderFigure } from '../../lib/plots/figure.js'
 import { figuresOf } from './figures.js'
-import { element, escape } from './markup.js'
-import { style } from './style.js'
+import { element, escape } from '../../lib/plots/markup.js'
+import { htmlPage } from '../../lib/plots/page.js'
+import { palette } from './palette.js'
 
 export function renderPage(file: ResultFile): string {
   const figures = figuresOf(file.results)
@@ -23,13 +24,7 @@ export function renderPage(file: ResultFile): string {
     ...figures.map(renderFigure),
     method(file),
   ]
-  const head = [
-    '<meta charset="utf-8">',
-    '<meta name="viewport" content="width=device-width, initial-scale=1">',
-    element('title', {}, `rfaas: measured ${escape(file.machine.date.slice(0, 10))}`),
-    `<style>${style}</style>`,
-  ]
-  return `<!doctype html>\n<html lang="en"><head>${head.join('')}</head><body>${element('main', {}, ...body)}</body></html>\n`
+  return htmlPage(`rfaas: measured ${file.machine.date.slice(0, 10)}`, palette, body)
 }
 
 function targets(outcomes: readonly Outcome[]): string {

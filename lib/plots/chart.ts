@@ -1,5 +1,4 @@
-// What all plots have: a frame with axes, names for who listens instead of looking, and the colours
-// of the drivers, which are the same in every plot.
+// What all plots have: a frame with axes, names for who listens instead of looking, and marks.
 import { element, escape } from './markup.js'
 import type { Axis, Scale } from './scale.js'
 
@@ -7,15 +6,16 @@ export const width = 820
 export const height = 440
 export const plot = { left: 78, right: 628, top: 16, bottom: 382 }
 
-/** Drivers with a colour of their own in style.ts; the rest share one. */
-const coloured = [
-  ...['invokeSync', 'invoke', 'map', 'warm', 'node', 'nodeAwaited', 'native'],
-  ...['piscina', 'grpc', 'fastify', 'functionsFramework', 'direct'],
-  ...['floor', 'bareFloor', 'eventfd', 'memcpy'],
-]
+/** How a curve or a bar is told from the others: by a colour of the palette (style.ts) and, for who cannot
+ * tell the colours apart, by a shape. */
+export interface Look {
+  colour: string
+  /** Index into the shapes, over again. */
+  shape: number
+}
 
-export function classOf(driver: string): string {
-  return coloured.includes(driver) ? `s-${driver}` : 's-other'
+export function classOf({ colour }: Look): string {
+  return `s-${colour}`
 }
 
 export function svg(
@@ -78,9 +78,8 @@ export function frame(x: Axis, y: Axis, xs: Scale, ys: Scale): string {
 
 const shapes = ['circle', 'square', 'triangle', 'diamond'] as const
 
-/** Of one shape per driver, for who cannot tell their colours apart. */
-export function marker(driver: string, x: number, y: number, r = 4): string {
-  switch (shapes[(coloured.indexOf(driver) + shapes.length) % shapes.length]!) {
+export function marker({ shape }: Look, x: number, y: number, r = 4): string {
+  switch (shapes[shape % shapes.length]!) {
     case 'circle':
       return element('circle', { cx: x, cy: y, r, class: 'mark' })
     case 'square':

@@ -1,10 +1,10 @@
 // Curves with their names at their ends, where the eye looks for them.
-import { classOf, frame, height, line, marker, plot, svg, text, width } from './chart.js'
+import { classOf, frame, height, line, marker, plot, svg, text, width, type Look } from './chart.js'
 import { element, escape } from './markup.js'
 import { scaleOf, type Axis } from './scale.js'
 
 export interface Curve {
-  driver: string
+  look: Look
   label: string
   points: readonly CurvePoint[]
 }
@@ -63,7 +63,7 @@ export function lineChart(chart: LineChart): string {
             {},
             escape(`${curve.label}: ${x.format(point.x)}, ${y.format(point.y)}`),
           ),
-          marker(curve.driver, px, py),
+          marker(curve.look, px, py),
         ),
       )
     const end = at.at(-1)!
@@ -71,12 +71,12 @@ export function lineChart(chart: LineChart): string {
     const nameX = plot.right + 22
     return element(
       'g',
-      { class: classOf(curve.driver) },
+      { class: classOf(curve.look) },
       element('path', { d: path.join(''), class: 'curve' }),
       ...bars,
       ...marks,
       ...(chart.lead === false ? [] : [line(end.x + 6, end.y, nameX - 12, place, 'lead')]),
-      marker(curve.driver, nameX - 6, place),
+      marker(curve.look, nameX - 6, place),
       text(nameX + 4, place + 4, curve.label, { class: 'label' }),
     )
   })

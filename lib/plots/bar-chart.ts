@@ -1,13 +1,13 @@
 // Rows with a value each. On a linear axis they are bars, of one part or of several behind one
 // another; on a logarithmic one, which has no zero for a bar to begin at, they are points.
-import { classOf, line, marker, svg, text, width } from './chart.js'
+import { classOf, line, marker, svg, text, width, type Look } from './chart.js'
 import { element, escape } from './markup.js'
 import { scaleOf, type Axis } from './scale.js'
 
 export interface Bar {
   label: string
   /** Whose colour, when the bar has one part. */
-  driver: string
+  look: Look
   parts: readonly { name: string; value: number }[]
   /** Behind the end of the bar. */
   note: string
@@ -46,7 +46,7 @@ export function barChart({ id, title, description, x, bars, parts = [] }: BarCha
       return [
         text(left - 10, middle, bar.label, { class: 'label', 'text-anchor': 'end' }),
         line(left, centre, right, centre, 'grid'),
-        element('g', { class: classOf(bar.driver) }, marker(bar.driver, at, centre, 5)),
+        element('g', { class: classOf(bar.look) }, marker(bar.look, at, centre, 5)),
         text(at + 12, middle, bar.note, { class: 'label halo' }),
       ].join('')
     }
@@ -54,7 +54,7 @@ export function barChart({ id, title, description, x, bars, parts = [] }: BarCha
       const begin = from === 0 ? left : xs.at(from)
       from += value
       const end = Math.max(begin + 0.5, xs.at(from))
-      const colour = parts.length > 1 ? `p-${parts.indexOf(name)}` : classOf(bar.driver)
+      const colour = parts.length > 1 ? `p-${parts.indexOf(name)}` : classOf(bar.look)
       return element(
         'g',
         { class: colour },

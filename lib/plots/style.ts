@@ -1,40 +1,22 @@
-// How the report looks. Ours are blue to green, peers warm, floors grey and dashed; every colour
-// stands out from its background by at least 3:1, and no curve is told by its colour alone.
+// How reports look: a page that follows the reader's light or dark mode, and plots in the colours of a
+// palette.
 
-interface Colour {
+export interface Colour {
   light: string
   dark: string
 }
 
-const drivers: Readonly<Record<string, Colour>> = {
-  invokeSync: { light: '#0b57d0', dark: '#7db1ff' },
-  native: { light: '#0b57d0', dark: '#7db1ff' },
-  invoke: { light: '#00798c', dark: '#3fc9dc' },
-  map: { light: '#8a2be2', dark: '#d0a0ff' },
-  warm: { light: '#5a4bc8', dark: '#b0a5ff' },
-  node: { light: '#1a7f37', dark: '#5fd07f' },
-  nodeAwaited: { light: '#5d7a00', dark: '#b5d334' },
-  piscina: { light: '#a65d00', dark: '#f2a54a' },
-  grpc: { light: '#a0307a', dark: '#f08cc8' },
-  fastify: { light: '#c62828', dark: '#ff8078' },
-  functionsFramework: { light: '#7b4a2d', dark: '#d9a98a' },
-  direct: { light: '#666666', dark: '#aaaaaa' },
-  floor: { light: '#2b2b2b', dark: '#e6e6e6' },
-  bareFloor: { light: '#808080', dark: '#9a9a9a' },
-  eventfd: { light: '#6b6b6b', dark: '#b0b0b0' },
-  memcpy: { light: '#6b6b6b', dark: '#b0b0b0' },
-  other: { light: '#555555', dark: '#bbbbbb' },
+/** Every colour has to stand out from its background by at least 3:1, and no curve is told by its colour
+ * alone. */
+export interface Palette {
+  /** By name: the colours of curves and bars. */
+  series: Readonly<Record<string, Colour>>
+  /** Of the parts of bars, in order. */
+  parts: readonly Colour[]
+  /** Names of series whose curves are dashed. */
+  dashed: readonly string[]
+  link: Colour
 }
-
-const parts: readonly Colour[] = [
-  { light: '#7b61c4', dark: '#b7a4f5' },
-  { light: '#00798c', dark: '#3fc9dc' },
-  { light: '#0b57d0', dark: '#7db1ff' },
-  { light: '#4d8f2e', dark: '#8fd06a' },
-  { light: '#c26a00', dark: '#f2a54a' },
-]
-
-const dashed = ['floor', 'bareFloor', 'eventfd', 'memcpy', 'other']
 
 const page = {
   light: {
@@ -47,17 +29,20 @@ const page = {
   },
 }
 
-function variables(theme: 'light' | 'dark'): string {
+function variables({ series, parts, link }: Palette, theme: 'light' | 'dark'): string {
   return [
+    `--link: ${link[theme]};`,
     ...Object.entries(page[theme]).map(([name, value]) => `--${name}: ${value};`),
-    ...Object.entries(drivers).map(([name, colour]) => `--s-${name}: ${colour[theme]};`),
+    ...Object.entries(series).map(([name, colour]) => `--s-${name}: ${colour[theme]};`),
     ...parts.map((colour, i) => `--p-${i}: ${colour[theme]};`),
   ].join(' ')
 }
 
-export const style = `
-:root { color-scheme: light dark; ${variables('light')} }
-@media (prefers-color-scheme: dark) { :root { ${variables('dark')} } }
+export function styleOf(palette: Palette): string {
+  const { series, parts, dashed } = palette
+  return `
+:root { color-scheme: light dark; ${variables(palette, 'light')} }
+@media (prefers-color-scheme: dark) { :root { ${variables(palette, 'dark')} } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--background); color: var(--text);
   font: 16px/1.55 system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', sans-serif; }
@@ -67,7 +52,7 @@ h2 { font-size: 21px; margin: 56px 0 6px; letter-spacing: -0.005em; }
 p { margin: 8px 0; }
 .quiet { color: var(--quiet); font-size: 14px; }
 nav { margin: 20px 0 0; font-size: 14px; display: flex; flex-wrap: wrap; gap: 4px 16px; }
-a { color: var(--s-invokeSync); }
+a { color: var(--link); }
 figure { margin: 16px 0 0; }
 .scroll { overflow-x: auto; }
 svg { display: block; width: 100%; min-width: 620px; height: auto;
@@ -97,10 +82,11 @@ svg .name { fill: var(--quiet); font-size: 13px; }
 .bar { stroke: var(--c); stroke-width: 1.5; opacity: 0.6; }
 .lead { stroke: var(--c); stroke-width: 1; opacity: 0.45; }
 .fill { fill: var(--c); }
-${Object.keys(drivers)
+${Object.keys(series)
   .map((name) => `.s-${name} { --c: var(--s-${name}); }`)
   .join('\n')}
 ${parts.map((_, i) => `.p-${i} { --c: var(--p-${i}); }`).join('\n')}
-${dashed.map((name) => `.s-${name} .curve`).join(', ')} { stroke-dasharray: 6 4; }
+${dashed.map((name) => `.s-${name} .curve { stroke-dasharray: 6 4; }`).join('\n')}
 @media print { h2 { break-after: avoid; } figure { break-inside: avoid; } }
 `
+}
