@@ -8,6 +8,15 @@ export interface Clock {
   now(): number
 }
 
+/** Calls back once, when so much time has passed; what it returns calls that off. No process stays alive
+ * for it. */
+export type After = (delayMs: number, callback: () => void) => () => void
+
+export const after: After = (delayMs, callback) => {
+  const timer = setTimeout(callback, delayMs).unref()
+  return () => clearTimeout(timer)
+}
+
 /** How Unix time and the boot clock were related when somebody looked. A process that is started
  * again in the same boot goes on from it, although the wall clock may have been set meanwhile. */
 export interface ClockAnchor {

@@ -1,6 +1,8 @@
 // A resource manager with a store of its own, in its data directory: it always decides.
 import { createFolder } from '../../lib/control/folder.js'
 import type { Logger } from '../../lib/control/log.js'
+import type { LeaseClaims } from '../../lib/control/schemas.js'
+import { signToken } from '../../lib/control/token.js'
 import { checkLmdbStore } from '../stores/lmdb-check.js'
 import { lmdbStorePath, openLmdbStore } from '../stores/lmdb.js'
 import type { Config } from './config.js'
@@ -24,8 +26,9 @@ export async function openAlone(
     const clock = clockAfter(snapshot)
     await store.commit({ clock: clock.anchor })
     const { privateKey, publicKeyPem } = loadSigningKeys(dataDir)
+    const sign = (claims: LeaseClaims): string => signToken(claims, privateKey)
     const terms = { heartbeatMs, nodeTimeoutMs, maxLeaseMs }
-    const manager = new Manager({ store, snapshot, clock, privateKey, scheduler, logger, ...terms })
+    const manager = new Manager({ store, snapshot, clock, sign, scheduler, logger, ...terms })
     let duty: Duty | undefined
     const office: Office = {
       start: (url, besides) => {

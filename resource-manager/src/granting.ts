@@ -1,5 +1,4 @@
 // Granting: requests wait in a line until the nodes have what they ask for. Most do not wait at all.
-import type { KeyObject } from 'node:crypto'
 import { isLive } from '../../lib/control/lease-states.js'
 import type { Logger } from '../../lib/control/log.js'
 import type { Principal } from '../../lib/control/principal.js'
@@ -13,13 +12,13 @@ import { Kept, Queue, type Waiting } from './queue.js'
 import { quotaRefusal, withinQuota } from './quotas.js'
 import { hungUp, leaseEnded, noCapacity } from './refusals.js'
 import type { State } from './state.js'
-import { leaseGrant } from './views.js'
+import { leaseGrant, type SignClaims } from './views.js'
 
 const mostWaitingPerTenant = 256
 
 export interface GrantingOptions {
   scheduler: Scheduler
-  privateKey: KeyObject
+  sign: SignClaims
   logger: Logger
 }
 
@@ -182,7 +181,7 @@ export class Granting {
   grantOf(id: string): LeaseGrant {
     const parts = this.#state.leases.get(id)!
     if (!parts.some(({ state }) => isLive(state))) throw leaseEnded(parts)
-    return leaseGrant(parts, (name) => this.#state.nodes.get(name), this.#options.privateKey)
+    return leaseGrant(parts, (name) => this.#state.nodes.get(name), this.#options.sign)
   }
 }
 

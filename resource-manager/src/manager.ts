@@ -1,6 +1,6 @@
 // The resource manager's decisions. Each is made in memory within one turn of the event loop, so
 // that two requests can never be granted the same core; it is answered once the store has it on disk.
-import type { Clock } from '../../lib/control/clock.js'
+import { after, type After, type Clock } from '../../lib/control/clock.js'
 import { isLive, isOver, nextState } from '../../lib/control/lease-states.js'
 import type { Logger } from '../../lib/control/log.js'
 import type { Principal } from '../../lib/control/principal.js'
@@ -37,6 +37,8 @@ const defaultNoticeMs = 30_000
 export interface ManagerOptions extends StateOptions, GrantingOptions {
   heartbeatMs: number
   maxLeaseMs: number
+  /** Timers that go with the clock. Default: those of this process. */
+  after?: After
 }
 
 export class Manager {
@@ -50,8 +52,11 @@ export class Manager {
   readonly #leases: LeaseBook
   readonly #nodes: NodeTable
   readonly #granting: Granting
-  readonly #watch: NodeJS.Timeout
-  #timer: NodeJS.Timeout | undefined
+  readonly #after: After
+  #stopWatch: () => void = () => undefined
+  #stopTimer: () => void = () => undefined
+  /** Which deadline the timer is for. */
+  #armedForMs = Infinity
   #tickedAtMs: number
   #stopped = false
 
@@ -67,16 +72,16 @@ export class Manager {
     this.maintenance = new Maintenance(this.#state, this.#granting, options.logger, () =>
       this.#tick(),
     )
+    this.#after = options.after ?? after
     this.#tickedAtMs = options.clock.now()
-    this.#watch = setInterval(() => this.#tick(), options.heartbeatMs).unref()
-    this.#tick()
+    this.#watch()
   }
 
   /** Ends the timers; the store is closed by whoever opened it. */
   stop(why?: RfaasError): void {
     this.#stopped = true
-    clearInterval(this.#watch)
-    clearTimeout(this.#timer)
+    this.#stopWatch()
+    this.#stopTimer()
     this.refuseWaiting(why)
   }
 
@@ -324,17 +329,29 @@ export class Manager {
     })
   }
 
+  /** A look every heartbeat, whatever the timer is for. */
+  #watch(): void {
+    this.#tick()
+    if (!this.#stopped)
+      this.#stopWatch = this.#after(this.#options.heartbeatMs, () => this.#watch())
+  }
+
   #armTimer(): void {
-    clearTimeout(this.#timer)
     if (this.#stopped) return
     const next = Math.min(
       this.#leases.nextDeadlineMs ?? Infinity,
       this.#granting.nextDeadlineMs ?? Infinity,
     )
+    if (next === this.#armedForMs) return
+    this.#stopTimer()
+    this.#armedForMs = next
     if (next === Infinity) return
     // Timers stand still while the machine is suspended: a look every minute notices.
     const delayMs = Math.min(Math.max(next - this.#clock.now(), 0), 60_000)
-    this.#timer = setTimeout(() => this.#tick(), delayMs).unref()
+    this.#stopTimer = this.#after(delayMs, () => {
+      this.#armedForMs = Infinity
+      this.#tick()
+    })
   }
 
   /** What a node has to end (its leases that are over, and whatever it runs without a live one), and

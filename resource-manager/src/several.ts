@@ -1,7 +1,9 @@
 // A resource manager that is one of several: what its server needs besides its leadership.
 import type { Logger } from '../../lib/control/log.js'
+import type { LeaseClaims } from '../../lib/control/schemas.js'
 import { keptBefore } from '../../lib/control/security.js'
 import type { ControlServer } from '../../lib/control/server.js'
+import { signToken } from '../../lib/control/token.js'
 import { Transport } from '../../lib/control/transport.js'
 import { checkEtcdFormat } from '../stores/etcd.js'
 import { Etcd } from '../stores/etcd-client.js'
@@ -43,6 +45,7 @@ export async function openShared(
   })
   await checkEtcdFormat(etcd, prefix)
   const { privateKey, publicKeyPem } = await sharedSigningKeys(etcd, prefix)
+  const sign = (claims: LeaseClaims): string => signToken(claims, privateKey)
   const peers = new Peers(privateKey)
   let changed = (): void => undefined
   let giveUp = (): void => undefined
@@ -54,7 +57,7 @@ export async function openShared(
     startManager: (store, snapshot, clock) => {
       const { heartbeatMs, nodeTimeoutMs, maxLeaseMs, scheduler } = config
       const terms = { heartbeatMs, nodeTimeoutMs, maxLeaseMs }
-      return new Manager({ store, snapshot, clock, privateKey, scheduler, logger, ...terms })
+      return new Manager({ store, snapshot, clock, sign, scheduler, logger, ...terms })
     },
     onChange: () => changed(),
   })

@@ -1,12 +1,12 @@
 // A lease as its client sees it: the parts put together.
-import type { KeyObject } from 'node:crypto'
 import { isLive, stateOfParts } from '../../lib/control/lease-states.js'
-import type { LeaseGrant, LeaseInfo } from '../../lib/control/schemas.js'
-import { signToken } from '../../lib/control/token.js'
+import type { LeaseClaims, LeaseGrant, LeaseInfo } from '../../lib/control/schemas.js'
 import { RfaasError } from '../../lib/errors.js'
 import type { LeaseRecord, NodeRecord } from '../stores/store.js'
 
 export type FindNode = (name: string) => NodeRecord | undefined
+/** Makes the token that proves a part to its node. */
+export type SignClaims = (claims: LeaseClaims) => string
 
 export function leaseInfo(parts: readonly LeaseRecord[], nodeOf: FindNode): LeaseInfo {
   const { lease: id, tenant, grantedAtMs } = parts[0]!
@@ -32,13 +32,13 @@ export function leaseInfo(parts: readonly LeaseRecord[], nodeOf: FindNode): Leas
 export function leaseGrant(
   parts: readonly LeaseRecord[],
   nodeOf: FindNode,
-  privateKey: KeyObject,
+  sign: SignClaims,
 ): LeaseGrant {
-  const tokens = parts.map((part) => (isLive(part.state) ? tokenOf(part, privateKey) : null))
+  const tokens = parts.map((part) => (isLive(part.state) ? tokenOf(part, sign) : null))
   return { lease: leaseInfo(parts, nodeOf), tokens }
 }
 
-function tokenOf(part: LeaseRecord, privateKey: KeyObject): string {
+function tokenOf(part: LeaseRecord, sign: SignClaims): string {
   const { id: lease, tenant, node, cores, memoryBytes, epoch, expiresAtMs } = part
-  return signToken({ lease, tenant, node, cores, memoryBytes, epoch, expiresAtMs }, privateKey)
+  return sign({ lease, tenant, node, cores, memoryBytes, epoch, expiresAtMs })
 }

@@ -4,6 +4,7 @@ import { expect } from 'vitest'
 import type { Clock } from '../../lib/control/clock.js'
 import { createLogger } from '../../lib/control/log.js'
 import type { LeaseInfo } from '../../lib/control/schemas.js'
+import { signToken } from '../../lib/control/token.js'
 import { schedulers, type SchedulerName } from '../../resource-manager/schedulers/policies.js'
 import { Manager } from '../../resource-manager/src/manager.js'
 import type { LedgerEntry, Snapshot, Store } from '../../resource-manager/stores/store.js'
@@ -64,7 +65,7 @@ export class System {
       store: this.#store,
       snapshot,
       clock: this.clock,
-      privateKey,
+      sign: (claims) => signToken(claims, privateKey),
       scheduler: schedulers[this.#place.scheduler],
       logger,
       heartbeatMs: 3_600_000,
