@@ -155,11 +155,9 @@ export class Granting {
     const { principal, request, sinceMs } = waiting
     this.#queue.remove(waiting)
     const waitedMs = request.waitMs === undefined ? 0 : this.#state.clock.now() - sinceMs
-    const free = this.#state.nodes.lending(request.node)
-    const others = this.#state.nodes.countByState()
     waiting.refuse(
       quotaRefusal(principal, request, this.#state.leases.holding(principal.tenant)) ??
-        noCapacity(request, free, others, waitedMs),
+        noCapacity(request, this.#state.nodes, waitedMs),
     )
   }
 

@@ -242,11 +242,19 @@ export class NodeTable {
     return this.#nodes.get(name)?.held.values() ?? []
   }
 
-  /** Where something can be granted now: the nodes with most free cores first. */
-  lending(only?: string): Candidate[] {
-    if (only === undefined) return [...this.pool.all.emptiest(0)]
-    const node = this.pool.get(only)
-    return node === undefined ? [] : [node]
+  /** Where something can be granted now, of all nodes or `only` one: those with most free cores, `most`
+   * of them, and how many more there are. */
+  lending(only: string | undefined, most: number): { shown: Candidate[]; more: number } {
+    if (only !== undefined) {
+      const node = this.pool.get(only)
+      return { shown: node === undefined ? [] : [node], more: 0 }
+    }
+    const shown: Candidate[] = []
+    for (const node of this.pool.all.emptiest(0)) {
+      if (shown.length === most) break
+      shown.push(node)
+    }
+    return { shown, more: this.pool.size - shown.length }
   }
 
   /** `draining`: of those that are up. */

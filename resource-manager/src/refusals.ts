@@ -3,8 +3,8 @@ import { stateOfParts } from '../../lib/control/lease-states.js'
 import { RfaasError } from '../../lib/errors.js'
 import type { LeaseRequest } from '../../lib/control/schemas.js'
 import { formatBytes, formatDuration } from '../../lib/units.js'
-import type { Candidate } from '../schedulers/scheduler.js'
 import type { LeaseRecord } from '../stores/store.js'
+import type { NodeTable } from './nodes.js'
 
 export function notFound(field: string, message: string): RfaasError {
   return new RfaasError('ERR_RFAAS_NOT_FOUND', message, { status: 404, field })
@@ -33,20 +33,18 @@ export function leaseEnded(parts: readonly LeaseRecord[]): RfaasError {
 }
 
 export function noCapacity(
-  { cores, memoryBytes, nodes = 1 }: LeaseRequest,
-  candidates: readonly Candidate[],
-  others: { lost: number; draining: number },
+  { cores, memoryBytes, node, nodes = 1 }: LeaseRequest,
+  table: NodeTable,
   waitedMs: number,
 ): RfaasError {
-  const free = candidates
-    .slice(0, 8)
-    .map(
-      ({ name, freeCores, freeMemoryBytes }) =>
-        `${name} has ${freeCores.length} cores and ${formatBytes(freeMemoryBytes)} free`,
-    )
-  if (candidates.length > 8) free.push(`${candidates.length - 8} more nodes have no room either`)
-  if (candidates.length === 0) {
-    const { lost, draining } = others
+  const { shown, more } = table.lending(node, 8)
+  const free = shown.map(
+    ({ name, freeCores, freeMemoryBytes }) =>
+      `${name} has ${freeCores.length} cores and ${formatBytes(freeMemoryBytes)} free`,
+  )
+  if (more > 0) free.push(`${more} more nodes have no room either`)
+  if (free.length === 0) {
+    const { lost, draining } = table.countByState()
     if (draining > 0) free.push(`no node lends, ${draining} draining, ${lost} lost`)
     else free.push(lost === 0 ? 'no node is registered' : `no node is up, ${lost} lost`)
   }
