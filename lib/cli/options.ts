@@ -27,6 +27,35 @@ export function jsonOption(): Option {
   return new Option('--json', 'as JSON, for programs')
 }
 
+/** What a trace may not say of its cluster. */
+export interface Machine {
+  nodes?: number
+  coresPerNode?: number
+  nodeMemory: number
+}
+
+export function withMachine(command: Command): Command {
+  return command
+    .option('--nodes <count>', 'of the cluster (default: what the trace says)', integer(1, 200_000))
+    .option('--cores-per-node <count>', '(default: what the trace says)', integer(1, 4096))
+    .addOption(optionOf('--node-memory <size>', 'where the trace does not say', bytes, '64GiB'))
+}
+
+/** An option whose default is shown as it is typed. */
+export function optionOf<T>(
+  flags: string,
+  description: string,
+  read: (text: string) => T,
+  otherwise: string,
+): Option {
+  return new Option(flags, description).argParser(read).default(read(otherwise), otherwise)
+}
+
+/** Several of them, with commas. */
+export function list<T>(one: (text: string) => T): (text: string) => T[] {
+  return (text) => text.split(',').map((part) => one(part.trim()))
+}
+
 export function bytes(text: string): number {
   return checked(() => parseBytes(text, 'it'))
 }

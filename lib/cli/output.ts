@@ -67,6 +67,17 @@ export function table<Row>(rows: readonly Row[], columns: readonly Column<Row>[]
   return [paint('bold', head), ...body].map((line) => `${line}\n`).join('')
 }
 
+/** A table whose titles are its first row; all but the first column stand at their right edges. */
+export function rows([titles = [], ...body]: readonly (readonly string[])[]): string {
+  return table(
+    body,
+    titles.map((title, i) => ({
+      ...{ title: title.toUpperCase(), right: i > 0 },
+      value: (cells) => cells[i] ?? '',
+    })),
+  )
+}
+
 /** Without control characters. */
 export function printable(text: string): string {
   return text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]+/g, ' ')

@@ -10,8 +10,10 @@ import { keysCommand } from './keys.js'
 import { leasesCommand } from './leases.js'
 import { managerCommands } from './managers.js'
 import { drainCommand, nodesCommand, undrainCommand } from './nodes.js'
+import { simulateCommand } from './simulate.js'
 import { upCommand } from './up.js'
 import { usageCommand } from './usage.js'
+import { utilizationCommand } from './utilization.js'
 
 /** `args`: what the user typed; the managers are loaded only if they are among them. */
 export async function createProgram(args: readonly string[]): Promise<Command> {
@@ -52,6 +54,9 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 interrupted.`,
   for (const command of [drainCommand(), undrainCommand(), harvestCommand()]) {
     adopt(program, command)
   }
+  program.commandsGroup('Look at a cluster:')
+  adopt(program, utilizationCommand())
+  adopt(program, simulateCommand())
   return program
 }
 

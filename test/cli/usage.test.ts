@@ -20,6 +20,8 @@ const commands = [
   'keys',
   'drain',
   'undrain',
+  'utilization',
+  'simulate',
 ]
 
 describe('help', () => {
@@ -70,6 +72,8 @@ describe('wrong usage is exit code 2 and names', () => {
     ['a port', ['up', '--port', '70000'], 'from 0 to 65535'],
     ['a URL', ['nodes', '--url', 'ftp://host'], 'url is "ftp://host"'],
     ['cores', ['executor-manager', '--cores', 'two'], 'cores is "two"'],
+    ['a policy', ['simulate', '--scheduler', 'worst-fit'], '--scheduler is "worst-fit"'],
+    ['a trace', ['utilization', 'report', 'no-such-file'], 'no-such-file: cannot be read'],
     ['a host', ['resource-manager', '--host', '0.0.0.0'], 'host is "0.0.0.0"'],
   ])('%s', async (_what, args, message) => {
     const { code, stdout, stderr } = await rfaas(args)

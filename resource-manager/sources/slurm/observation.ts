@@ -73,9 +73,8 @@ export function observe(
   })
   const ours = answer.nodes.filter(({ partitions }) => partitions.includes(partition))
   const nodes = ours.map((node): BatchNode => {
-    const { name, address, state, state_flags } = node
-    const usable =
-      usableStates.has(state.toLowerCase()) && state_flags.every((flag) => harmlessFlags.has(flag))
+    const { name, address } = node
+    const usable = takesJobs(node)
     return {
       name,
       address,
@@ -104,6 +103,13 @@ export function observe(
       ]
     }),
   }
+}
+
+/** Slurm would start a job on it, if something of it were idle. */
+export function takesJobs({ state, state_flags }: SlurmNode): boolean {
+  return (
+    usableStates.has(state.toLowerCase()) && state_flags.every((flag) => harmlessFlags.has(flag))
+  )
 }
 
 /** Slurm's times are seconds. */
