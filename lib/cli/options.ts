@@ -42,10 +42,10 @@ export function withMachine(command: Command): Command {
 }
 
 /** An option whose default is shown as it is typed. */
-export function optionOf<T>(
+export function optionOf(
   flags: string,
   description: string,
-  read: (text: string) => T,
+  read: (text: string) => unknown,
   otherwise: string,
 ): Option {
   return new Option(flags, description).argParser(read).default(read(otherwise), otherwise)

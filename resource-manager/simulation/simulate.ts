@@ -61,10 +61,11 @@ export async function simulate(
   const options = { ...conditions, ...policy }
   const arrivals = tasks()[Symbol.iterator]()
   const arrive = (index: number): void => {
-    const { done, value } = arrivals.next()
-    if (done === true) return
-    time.at(value.atMs, () => {
-      new Client(value, index, options, world)
+    const next = arrivals.next()
+    if (next.done === true) return
+    const task = next.value
+    time.at(task.atMs, () => {
+      new Client(task, index, options, world)
       arrive(index + 1)
     })
   }

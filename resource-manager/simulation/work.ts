@@ -2,10 +2,12 @@
 // results wrong.
 
 export class Work {
-  #failure: unknown
+  #failure: Error | undefined
 
   track(work: Promise<unknown>): void {
-    work.catch((error: unknown) => (this.#failure ??= error))
+    work.catch((error: unknown) => {
+      this.#failure ??= error instanceof Error ? error : new Error(String(error))
+    })
   }
 
   check(): void {
