@@ -28,6 +28,8 @@ export interface LocalClusterOptions {
   dataDir?: string
   /** The node_modules that functions may import from. Default: those of the rfaas package. */
   modulesDir?: string
+  /** Workers that wait for a lease, on each node and for each runtime. Default 1. */
+  pool?: number
   /** Default 'silent'. */
   logLevel?: LogLevel
   /** Gets the JSON lines of both managers. Default: standard error. */
@@ -87,6 +89,7 @@ export async function startLocalCluster(options: LocalClusterOptions = {}): Prom
         logger: logger('executor-manager'),
         cores,
         memoryBytes: Math.floor(memoryBytes / shares.length),
+        ...(options.pool !== undefined && { pool: options.pool }),
       })
       // First of all: it confirms the ends of its leases to the resource manager.
       undo.push(() => executorManager.close())

@@ -48,9 +48,10 @@ export class Cgroups {
     return `version ${this.#tree.version}: ${[...this.#tree.folders.keys()].join(', ')}`
   }
 
-  create(limits: GroupLimits): Cgroup {
+  /** Without limits, and with hardly any right to processors that somebody else wants. */
+  create(): Cgroup {
     const name = `lease-${randomBytes(8).toString('hex')}`
-    return new Cgroup(this.#tree.version, this.#tree.folders, name, limits)
+    return new Cgroup(this.#tree.version, this.#tree.folders, name)
   }
 
   close(): void {
@@ -62,25 +63,33 @@ export class Cgroup {
   readonly #version: 1 | 2
   readonly #folders = new Map<string, string>()
 
-  constructor(
-    version: 1 | 2,
-    parents: ReadonlyMap<string, string>,
-    name: string,
-    limits: GroupLimits,
-  ) {
+  constructor(version: 1 | 2, parents: ReadonlyMap<string, string>, name: string) {
     this.#version = version
     try {
       for (const [controller, parent] of parents) {
         const folder = join(parent, name)
         mkdirSync(folder, { recursive: true })
         this.#folders.set(controller, folder)
-        this.#limit(controller, folder, limits)
+        this.#open(controller, folder)
       }
     } catch (error) {
       for (const folder of this.#all) remove(folder)
       throw new RfaasError(
         'ERR_RFAAS_EXECUTOR',
         `the control group of a lease cannot be made: ${(error as Error).message}`,
+        { cause: error },
+      )
+    }
+  }
+
+  /** Before anything of a lease runs in it. */
+  limit(limits: GroupLimits): void {
+    try {
+      for (const [controller, folder] of this.#folders) this.#limit(controller, folder, limits)
+    } catch (error) {
+      throw new RfaasError(
+        'ERR_RFAAS_EXECUTOR',
+        `the control group of a lease cannot be limited: ${(error as Error).message}`,
         { cause: error },
       )
     }
@@ -136,6 +145,20 @@ export class Cgroup {
     return join(this.#folders.get(controller) ?? '/nonexistent', name)
   }
 
+  #open(controller: string, folder: string): void {
+    if (controller === 'cpu') this.#setShare(folder, 'least')
+    if (controller !== 'cpuset' || this.#version === 2) return
+    const parent = join(folder, '..')
+    copyMemoryNodes(parent, folder)
+    writeFileSync(join(folder, 'cpuset.cpus'), readFileSync(join(parent, 'cpuset.cpus')))
+  }
+
+  #setShare(folder: string, share: 'least' | 'normal'): void {
+    const [name, least, normal] =
+      this.#version === 1 ? ['cpu.shares', 2, 1024] : ['cpu.weight', 1, 100]
+    writeFileSync(join(folder, name), String(share === 'least' ? least : normal))
+  }
+
   #limit(controller: string, folder: string, limits: GroupLimits): void {
     const set = (name: string, value: string | number): void => {
       writeFileSync(join(folder, name), String(value))
@@ -151,8 +174,9 @@ export class Cgroup {
     } else if (controller === 'pids') {
       set('pids.max', limits.processes)
     } else if (controller === 'cpuset') {
-      if (this.#version === 1) copyMemoryNodes(join(folder, '..'), folder)
       set('cpuset.cpus', limits.cores.join())
+    } else if (controller === 'cpu') {
+      this.#setShare(folder, 'normal')
     }
   }
 

@@ -28,6 +28,7 @@ const names = [
   'noticeMs',
   'job',
   'readyTimeoutMs',
+  'pool',
   'confinement',
   'uidRange',
   'allowNetwork',
@@ -65,6 +66,7 @@ export function executorManagerCommand(): Command {
     .option('--notice-ms <time>', 'for leases when this manager is told to end (default: 0)')
     .option('--job <id>', 'batch job that this manager runs in')
     .option('--ready-timeout-ms <time>', 'in which a worker has to be ready (default: 15s)')
+    .option('--pool <count>', 'workers that wait, for each runtime (default: 1)', Number)
     .addOption(
       new Option(
         '--confinement <mode>',

@@ -60,6 +60,9 @@ export interface ExecutorManagerOptions extends SecurityOptions {
   job?: string
   /** Time in which a worker has to be ready. Default 15 s. */
   readyTimeoutMs?: number | string
+  /** Workers that wait for a lease, started and confined, for each runtime: its first worker is ready in
+   * a millisecond. One for shared libraries takes 1 MiB of memory, one for ES modules 10. Default 1. */
+  pool?: number
   /** What keeps functions away from this host and from each other: `auto` is all that the host can
    * do, `strict` refuses to start without any of it, `off` is nothing. Default auto. */
   confinement?: ConfinementMode
@@ -103,6 +106,7 @@ export interface Config {
   noticeMs: number
   job: string | undefined
   readyTimeoutMs: number
+  pool: number
   confinement: ConfinementOptions
 }
 
@@ -138,6 +142,10 @@ export function resolveConfig(options: ExecutorManagerOptions): Config {
   if (!/^(\[[0-9a-fA-F:.]+\]|\d{1,3}(\.\d{1,3}){3}):\d{1,5}$/.test(verbsAddress)) {
     throw invalidArgument('verbsAddress', verbsAddress, 'IP:PORT such as 10.0.0.5:0')
   }
+  const pool = options.pool ?? 1
+  if (!Number.isInteger(pool) || pool < 0 || pool > 64) {
+    throw invalidArgument('pool', pool, 'an integer from 0 to 64')
+  }
   const hostMemory = availableMemory()
   const memoryBytes = parseBytes(options.memoryBytes ?? hostMemory, 'memoryBytes')
   if (memoryBytes < 2 ** 20 || memoryBytes > hostMemory) {
@@ -172,6 +180,7 @@ export function resolveConfig(options: ExecutorManagerOptions): Config {
     noticeMs: noticeOf(options.noticeMs ?? 0),
     job: options.job,
     readyTimeoutMs: parseDuration(options.readyTimeoutMs ?? 15_000, 'readyTimeoutMs'),
+    pool,
     confinement: {
       mode: confinementMode(options.confinement ?? 'auto'),
       uidRange: parseUidRange(options.uidRange),

@@ -13,7 +13,6 @@ import {
   spawnConfined,
   UnconfinedEvent,
   type LayerName,
-  type SandboxSettings,
 } from './sandbox.js'
 import { Uids, type UidRange } from './uids.js'
 
@@ -137,6 +136,11 @@ export class Confinement {
     return this.layers.some((layer) => layer.name === name && layer.active)
   }
 
+  /** Whether a worker can start before its package is known: Landlock alone cannot allow more later. */
+  get canWait(): boolean {
+    return this.has('mount') || !this.has('landlock')
+  }
+
   close(): void {
     this.cgroups?.close()
   }
@@ -188,16 +192,14 @@ async function tryOnce(
 ): Promise<UnconfinedEvent | undefined> {
   const claim = uids?.claim()
   try {
-    const settings: SandboxSettings = {
+    const settings = {
       layer,
       ...(claim && { uid: claim.uid }),
       read: readablePaths([], { network: false, rdma: false }),
-      tmp_bytes: 2 ** 20,
-      processes: 16,
-      files: 64,
     }
     const program = { command: sandboxProgram(), args: ['--nothing'] }
-    const child = spawnConfined(program, settings, {}, claim?.lock)
+    const { child, assign } = spawnConfined(program, settings, {}, claim?.lock)
+    assign({ tmp_bytes: 2 ** 20, processes: 16, files: 64 })
     const timer = setTimeout(() => child.kill('SIGKILL'), probeMs)
     let said: UnconfinedEvent | undefined
     readLines(child.stdio[3] as Readable, maxEventBytes, {

@@ -1,12 +1,17 @@
 // What a lease's workers run in: its user, its control group, and for each worker what the launcher
-// is told. It lives as long as the lease has processes here, and gives everything back at the end.
+// is told. It may be made before there is a lease, with a worker that waits in it. It serves one lease,
+// lives as long as that has processes here, and gives everything back at the end.
+import { randomBytes } from 'node:crypto'
 import { chownSync, copyFileSync, existsSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
-import type { ExecutorRequest } from '../../lib/control/schemas.js'
+import type { Logger } from '../../lib/control/log.js'
+import type { ExecutorRequest, Runtime } from '../../lib/control/schemas.js'
 import type { Cgroup } from './cgroups.js'
 import type { Confinement } from './confinement.js'
-import { readablePaths, type SandboxSettings } from './sandbox.js'
+import { workerProgram } from './paths.js'
+import { readablePaths, type Assignment, type PlaceSettings } from './sandbox.js'
 import type { UidClaim } from './uids.js'
+import { WorkerProcess } from './worker-process.js'
 
 const MiB = 2 ** 20
 
@@ -22,10 +27,16 @@ const fabricBytes = 64 * MiB
 const lockedBytes = 64 * 1024
 
 export interface EnclosureSpec {
+  /** Of this manager, for workers' sockets, and for folders that only some hosts need. */
+  runtimeDir: string
+  /** Where packages find what they import; need not exist. */
+  modules: string
+}
+
+/** What the lease has. */
+export interface EnclosureShare {
   cores: readonly number[]
   memoryBytes: number
-  /** Of this manager, for folders that only some hosts need. */
-  runtimeDir: string
 }
 
 export interface WorkerPlace {
@@ -33,8 +44,6 @@ export interface WorkerPlace {
   /** As `place` returned it. */
   packagePath: string
   core: number
-  /** Where it is to listen; empty for RDMA. */
-  socket: string
 }
 
 export class Enclosure {
@@ -44,17 +53,17 @@ export class Enclosure {
   readonly #cgroup: Cgroup | undefined
   /** Instead of /tmp, where there is no mount namespace with one of its own. */
   readonly #folder: string | undefined
+  #share: EnclosureShare = { cores: [], memoryBytes: 0 }
+  /** What ran before is not the lease's. */
+  #cpuMsBefore = 0
+  #waiting: { runtime: Runtime; worker: WorkerProcess } | undefined
 
   constructor(confinement: Confinement, spec: EnclosureSpec) {
     this.#confinement = confinement
     this.#spec = spec
     this.#claim = confinement.uids?.claim()
     try {
-      this.#cgroup = confinement.cgroups?.create({
-        memoryBytes: spec.memoryBytes + spec.cores.length * runtimeGroupBytes,
-        processes: spec.cores.length * processesPerWorker,
-        cores: spec.cores,
-      })
+      this.#cgroup = confinement.cgroups?.create()
       if (confinement.has('landlock') && !confinement.has('mount')) {
         this.#folder = mkdtempSync(join(spec.runtimeDir, 'lease-'))
         if (this.#claim) chownSync(this.#folder, this.#claim.uid, this.#claim.uid)
@@ -63,6 +72,37 @@ export class Enclosure {
       if (this.#claim) confinement.uids?.release(this.#claim)
       throw error
     }
+  }
+
+  /** Once: from now on it is the lease's that has this share of the node. */
+  begin(share: EnclosureShare): void {
+    const { cores, memoryBytes } = share
+    this.#share = share
+    this.#cpuMsBefore = this.#cgroup?.cpuMs ?? 0
+    this.#cgroup?.limit({
+      memoryBytes: memoryBytes + cores.length * runtimeGroupBytes,
+      processes: cores.length * processesPerWorker,
+      cores,
+    })
+  }
+
+  /** A worker that waits for the lease to come. */
+  prepare(runtime: Runtime, logger: Logger): WorkerProcess {
+    const worker = this.#start(runtime, this.#settings(undefined, true), logger)
+    this.#waiting = { runtime, worker }
+    return worker
+  }
+
+  /** A worker for the package at `packagePath` (as `place` returned it): the one that waits, if it can
+   * do it, or a new one. */
+  start(request: ExecutorRequest, packagePath: string, logger: Logger): WorkerProcess {
+    const { runtime, provider } = request
+    const waiting = this.#waiting
+    if (waiting?.runtime === runtime && provider === 'shm') {
+      this.#waiting = undefined
+      return waiting.worker
+    }
+    return this.#start(runtime, this.#settings(packagePath, provider === 'shm'), logger)
   }
 
   /** Until every worker that was started with it has ended. */
@@ -77,7 +117,8 @@ export class Enclosure {
 
   /** CPU time of all that ran here; undefined where only samples of processes tell. */
   get cpuMs(): number | undefined {
-    return this.#cgroup?.cpuMs
+    const cpuMs = this.#cgroup?.cpuMs
+    return cpuMs === undefined ? undefined : cpuMs - this.#cpuMsBefore
   }
 
   get peakBytes(): number | undefined {
@@ -100,23 +141,14 @@ export class Enclosure {
     return copy
   }
 
-  settings({ request, packagePath, core, socket }: WorkerPlace): SandboxSettings {
-    const { memoryBytes, cores } = this.#spec
-    const { allowNetwork: network } = this.#confinement
+  assignment({ request, packagePath, core }: WorkerPlace): Assignment {
+    const { memoryBytes, cores } = this.#share
     const rdma = request.provider === 'verbs'
-    const modules = join(dirname(packagePath), 'node_modules')
+    const there = this.#readable(rdma).some((path) => packagePath.startsWith(`${path}/`))
     return {
-      // RDMA devices belong to the host's network; then the other layers forbid the rest of it.
-      layer: this.#confinement.active.filter((name) => !(name === 'network' && rdma)),
-      ...(this.#claim && { uid: this.#claim.uid }),
       core,
-      read: readablePaths([packagePath, modules], { network, rdma }),
-      ...(this.#folder !== undefined && { write: [this.#folder] }),
-      ...(rdma && { device: ['/dev/infiniband'] }),
-      ...(this.#cgroup && { cgroup: this.#cgroup.joinFiles }),
-      ...(socket !== '' && { socket, ...ownerOf(request) }),
-      network: network ? 1 : 0,
-      rdma: rdma ? 1 : 0,
+      package: there ? [] : [packagePath],
+      ...(!rdma && ownerOf(request)),
       tmp_bytes: Math.max(MiB, Math.min(mostTmpBytes, Math.floor(memoryBytes / 4))),
       data_bytes: memoryBytes + fabricBytes + runtimeDataBytes[request.runtime],
       file_bytes: memoryBytes + fabricBytes,
@@ -128,9 +160,38 @@ export class Enclosure {
 
   /** When the last worker has ended. Ends whatever else is left of the lease. */
   async close(): Promise<void> {
+    await this.#waiting?.worker.stop(0)
     await this.#cgroup?.remove()
     if (this.#folder !== undefined) rmSync(this.#folder, { recursive: true, force: true })
     if (this.#claim) this.#confinement.uids?.release(this.#claim)
+  }
+
+  #start(runtime: Runtime, place: PlaceSettings, logger: Logger): WorkerProcess {
+    return new WorkerProcess({ program: workerProgram(runtime), enclosure: this, place, logger })
+  }
+
+  /** Without a path for a worker that is to wait: then its package is shown to it later. */
+  #settings(packagePath: string | undefined, shm: boolean): PlaceSettings {
+    const { allowNetwork: network } = this.#confinement
+    // Landlock alone knows no later.
+    const early = packagePath !== undefined && !this.#confinement.has('mount')
+    return {
+      // RDMA devices belong to the host's network; then the other layers forbid the rest of it.
+      layer: this.#confinement.active.filter((name) => shm || name !== 'network'),
+      ...(this.#claim && { uid: this.#claim.uid }),
+      read: [...this.#readable(!shm), ...(early ? [packagePath] : [])],
+      ...(this.#folder !== undefined && { write: [this.#folder] }),
+      ...(!shm && { device: ['/dev/infiniband'] }),
+      ...(this.#cgroup && { cgroup: this.#cgroup.joinFiles }),
+      ...(shm && { socket: join(this.#spec.runtimeDir, `w-${randomBytes(8).toString('hex')}`) }),
+      network: network ? 1 : 0,
+      rdma: shm ? 0 : 1,
+    }
+  }
+
+  #readable(rdma: boolean): string[] {
+    const { allowNetwork: network } = this.#confinement
+    return readablePaths([this.#spec.modules], { network, rdma })
   }
 }
 

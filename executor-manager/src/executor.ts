@@ -3,8 +3,6 @@
 // and with a new secret. Only workers that keep dying young are made to wait.
 import { randomBytes } from 'node:crypto'
 import { networkInterfaces } from 'node:os'
-import { rmSync } from 'node:fs'
-import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type {
   ExecutorInfo,
@@ -16,10 +14,9 @@ import type {
 import type { Logger } from '../../lib/control/log.js'
 import { RfaasError } from '../../lib/errors.js'
 import type { Enclosure } from './enclosure.js'
-import { workerProgram } from './paths.js'
 import { inheritedSocket } from './sandbox.js'
 import type { ServedCalls } from './worker-events.js'
-import { WorkerProcess, type WorkerEnd, type WorkerReady } from './worker-process.js'
+import type { WorkerEnd, WorkerProcess, WorkerReady } from './worker-process.js'
 
 // A worker that ends within this time after its start is "young"; so many may do it in a row before
 // the next one has to wait, and then ever longer.
@@ -42,8 +39,6 @@ export interface ExecutorSpec {
   cores: readonly number[]
   /** Of the lease. */
   enclosure: Enclosure
-  /** Folder for shm sockets. */
-  socketDir: string
   /** Where verbs workers listen, `IP:PORT`. */
   verbsAddress: string
   device: string
@@ -160,29 +155,29 @@ export class Executor {
 
   /** A process in this place, ready for a client. */
   async #launch(place: Place): Promise<WorkerReady> {
-    const { request, logger: _logger, ...spec } = this.#spec
+    const { request, enclosure, packagePath, ...spec } = this.#spec
     place.generation += 1
     const ticket = randomBytes(32).toString('hex')
+    const logger = this.#logger.child({ worker: place.index })
+    const process = enclosure.start(request, packagePath, logger)
     const shm = request.provider === 'shm'
-    const address = shm
-      ? join(spec.socketDir, `${this.id}-${place.index}-${place.generation}`)
-      : spec.verbsAddress
-    const process = new WorkerProcess({
-      program: workerProgram(request.runtime),
+    const address = shm ? process.socket : spec.verbsAddress
+    place.process = process
+    if (this.#draining) process.drain()
+    const finished = process.ended.then((end) => {
+      spec.events.measured(end.cpuMs)
+      this.#finished.delete(finished)
+    })
+    this.#finished.add(finished)
+    process.begin({
       index: place.index,
-      enclosure: spec.enclosure,
-      sandbox: spec.enclosure.settings({
-        request,
-        packagePath: spec.packagePath,
-        core: place.core,
-        socket: shm ? address : '',
-      }),
+      assignment: enclosure.assignment({ request, packagePath, core: place.core }),
       configuration: {
         provider: request.provider,
         device: spec.device,
         address: shm ? inheritedSocket : address,
         ticket,
-        package: spec.packagePath,
+        package: packagePath,
         worker: place.index,
         slots: request.slots,
         payload_bytes: request.payloadBytes,
@@ -191,16 +186,8 @@ export class Executor {
       },
       readyTimeoutMs: spec.readyTimeoutMs,
       served: (calls) => spec.events.served(calls),
-      logger: this.#logger.child({ worker: place.index }),
+      logger,
     })
-    place.process = process
-    if (this.#draining) process.drain()
-    const finished = process.ended.then((end) => {
-      if (shm) rmSync(address, { force: true })
-      spec.events.measured(end.cpuMs)
-      this.#finished.delete(finished)
-    })
-    this.#finished.add(finished)
     const ready = await process.ready
     place.endpoint = {
       worker: place.index,

@@ -18,6 +18,7 @@ import { Journal } from './journal.js'
 import { LeaseTable } from './leases.js'
 import { createMetrics } from './metrics.js'
 import { PackageStore } from './packages.js'
+import { Pool } from './pool.js'
 import { Registration } from './registration.js'
 import { addClientRoutes } from './server.js'
 import { checkSocketFolderLength, createSocketFolder } from './socket-folder.js'
@@ -109,14 +110,18 @@ async function start(
   const metrics = createMetrics(server.registry, {
     leases: () => leases,
     registration: () => registration,
+    pool: () => pool,
     confinement,
   })
   const execution = {
-    socketDir,
     verbsAddress: config.verbsAddress,
     device: config.device,
     readyTimeoutMs: config.readyTimeoutMs,
   }
+  const enclose = (): Enclosure =>
+    new Enclosure(confinement, { runtimeDir: socketDir, modules: packages.modules })
+  const pool = new Pool({ size: confinement.canWait ? config.pool : 0, enclose, logger })
+  undo.push(() => pool.close())
   const clock = new ManagerClock()
   const leases = new LeaseTable({
     node: name,
@@ -124,8 +129,18 @@ async function start(
     clock,
     packages,
     execution,
-    enclose: ({ cores, memoryBytes }) =>
-      new Enclosure(confinement, { cores, memoryBytes, runtimeDir: socketDir }),
+    enclose: ({ cores, memoryBytes }, { runtime, provider }) => {
+      const waiting = provider === 'shm' ? pool.take(runtime) : undefined
+      metrics.enclosures.inc({ runtime, from: waiting === undefined ? 'nothing' : 'pool' })
+      const enclosure = waiting ?? enclose()
+      try {
+        enclosure.begin({ cores, memoryBytes })
+        return enclosure
+      } catch (error) {
+        void enclosure.close()
+        throw error
+      }
+    },
     maxExecutorsPerLease,
     graceMs: config.graceMs,
     logger,
@@ -195,6 +210,7 @@ async function start(
     await leases.withdraw(noticeMs)
   })
   await registration.start()
+  pool.fill()
   logger.info({ url, node: name, cores: config.cores }, 'executor manager started')
   return { url, name }
 }

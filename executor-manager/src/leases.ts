@@ -40,9 +40,10 @@ export interface LeaseTableOptions {
   clock: Clock
   packages: PackageStore
   /** For executors: all that the lease itself does not say. */
-  execution: Pick<ExecutorSpec, 'socketDir' | 'verbsAddress' | 'device' | 'readyTimeoutMs'>
-  /** A place for the lease's workers, closed when the last of them has ended. */
-  enclose(claims: LeaseClaims): Enclosure
+  execution: Pick<ExecutorSpec, 'verbsAddress' | 'device' | 'readyTimeoutMs'>
+  /** A place for the lease's workers, of which these are the first; closed when the last of them has
+   * ended. */
+  enclose(claims: LeaseClaims, request: ExecutorRequest): Enclosure
   maxExecutorsPerLease: number
   /** How long running calls may go on after the end. */
   graceMs: number
@@ -202,7 +203,7 @@ export class LeaseTable {
       try {
         if (lease.stop.signal.aborted) throw this.#fence.endOf(id)
         if (caller.aborted) throw hungUp(id)
-        const enclosure = (lease.enclosure ??= this.#options.enclose(lease.claims))
+        const enclosure = (lease.enclosure ??= this.#options.enclose(lease.claims, request))
         const executor = await Executor.start(
           {
             request,

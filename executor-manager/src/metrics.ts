@@ -2,9 +2,11 @@
 import { Counter, Gauge, type Registry } from 'prom-client'
 import type { Confinement } from './confinement.js'
 import type { LeaseTable } from './leases.js'
+import { runtimes, type Pool } from './pool.js'
 import type { Registration } from './registration.js'
 
 export interface Metrics {
+  enclosures: Counter<'runtime' | 'from'>
   workersLost: Counter
   packagesStored: Counter
   cpuSeconds: Counter
@@ -16,6 +18,7 @@ export function createMetrics(
   sources: {
     leases: () => LeaseTable
     registration: () => Registration
+    pool: () => Pool
     confinement: Confinement
   },
 ): Metrics {
@@ -41,6 +44,15 @@ export function createMetrics(
     'Reports that the resource manager has not confirmed',
     () => sources.registration().unconfirmed,
   )
+  new Gauge({
+    name: 'rfaas_node_pool_workers',
+    help: 'Workers that wait for a lease',
+    labelNames: ['runtime'],
+    registers,
+    collect() {
+      for (const runtime of runtimes) this.set({ runtime }, sources.pool().count(runtime))
+    },
+  })
   const layers = new Gauge({
     name: 'rfaas_node_confinement_layer',
     help: '1 if the layer confines the workers of this node',
@@ -51,6 +63,12 @@ export function createMetrics(
     layers.set({ layer: name }, active ? 1 : 0)
   }
   return {
+    enclosures: new Counter({
+      name: 'rfaas_node_leases_begun_total',
+      help: 'Leases whose first worker came from the pool, or from nothing',
+      labelNames: ['runtime', 'from'],
+      registers,
+    }),
     workersLost: new Counter({
       name: 'rfaas_node_workers_lost_total',
       help: 'Workers that ended without being asked to',

@@ -49,6 +49,11 @@ export class PackageStore {
     return new PackageStore(options)
   }
 
+  /** Beside the packages; not there without `modulesDir`. */
+  get modules(): string {
+    return this.#path('node_modules')
+  }
+
   async has(sha256: string): Promise<boolean> {
     return (await size(this.#path(sha256))) !== undefined
   }

@@ -23,19 +23,25 @@ export const layerNames = [
 ] as const
 export type LayerName = (typeof layerNames)[number]
 
-/** native/sandbox/config.h says what they mean. */
-export interface SandboxSettings {
+/** A place for a worker: what is known before there is a lease. native/sandbox/config.h says what they
+ * mean. */
+export interface PlaceSettings {
   layer: readonly LayerName[]
   uid?: number
-  core?: number
   read?: readonly string[]
   write?: readonly string[]
   device?: readonly string[]
   cgroup?: readonly string[]
   socket?: string
-  socket_owner?: number
   network?: 0 | 1
   rdma?: 0 | 1
+}
+
+/** What a place is for. */
+export interface Assignment {
+  core?: number
+  package?: readonly string[]
+  socket_owner?: number
   tmp_bytes?: number
   data_bytes?: number
   file_bytes?: number
@@ -43,6 +49,9 @@ export interface SandboxSettings {
   processes?: number
   files?: number
 }
+
+/** Everything that was asked for holds, and no tenant's code has run: the worker may be told its work. */
+export const ConfinedEvent = Type.Object({ event: Type.Literal('confined') })
 
 /** What comes instead of the worker's events when it could not be confined, and was not started. */
 export const UnconfinedEvent = Type.Object({
@@ -56,30 +65,38 @@ export type UnconfinedEvent = Static<typeof UnconfinedEvent>
 /** Where the launcher puts the worker's socket, as the fabric's address of it. */
 export const inheritedSocket = 'fd:4'
 
-/** The program in its sandbox. Its pipes are those of a worker: 0 to 2, and 3 for events. `held`
- * stays open until everything inside has ended. */
+/** A program in its sandbox. */
+export interface Confined {
+  /** Its pipes are those of a worker: 0 to 2, and 3 for events. */
+  child: ChildProcess
+  /** Once. */
+  assign(assignment: Assignment): void
+}
+
+/** Starts the program, which has to wait for its stdin until ConfinedEvent. `held` stays open until
+ * everything inside has ended. */
 export function spawnConfined(
   program: Program,
-  settings: SandboxSettings,
+  settings: PlaceSettings,
   env: NodeJS.ProcessEnv,
   held: number | undefined,
-): ChildProcess {
-  const configuration = encodeSettings(settings)
+): Confined {
+  const place = encodePart(settings)
   const child = spawn(sandboxProgram(), ['--', program.command, ...program.args], {
     stdio: ['pipe', 'pipe', 'pipe', 'pipe', 'pipe', held ?? 'ignore'],
     env,
     cwd: '/',
   })
-  const settingsPipe = child.stdio[4] as Writable | null | undefined
-  settingsPipe?.on('error', () => undefined) // it has ended already; its exit says why
-  settingsPipe?.end(configuration)
-  return child
+  const inbox = child.stdio[4] as Writable | null | undefined
+  inbox?.on('error', () => undefined) // it has ended already; its exit says why
+  inbox?.write(place)
+  return { child, assign: (assignment) => inbox?.end(encodePart(assignment)) }
 }
 
-/** Lines `key=value`; a list is one line for each. */
-function encodeSettings(settings: SandboxSettings): string {
+/** Lines `key=value`, and an empty one; a list is one line for each. */
+function encodePart(settings: PlaceSettings | Assignment): string {
   const entries = Object.entries(settings) as [string, string | number | readonly string[]][]
-  return entries.map(([key, value]) => encodeLines(key, [value].flat())).join('')
+  return `${entries.map(([key, value]) => encodeLines(key, [value].flat())).join('')}\n`
 }
 
 export function encodeLines(key: string, values: readonly (string | number)[]): string {

@@ -35,9 +35,9 @@ export function createSocketFolder(parent: string): string {
   }
 }
 
-/** Addresses of UNIX sockets have 107 bytes; ours add up to 34 to the folder and its own name. */
+/** Addresses of UNIX sockets have 107 bytes; ours add up to 31 to the folder and its own name. */
 export function checkSocketFolderLength(parent: string): void {
-  const most = 107 - `/${prefix}XXXXXX`.length - '/x-0123456789abcdef-4095-99999'.length
+  const most = 107 - `/${prefix}XXXXXX`.length - '/w-0123456789abcdef'.length
   if (Buffer.byteLength(parent) > most) {
     throw invalidArgument('runtimeDir', parent, `at most ${most} bytes, for names of UNIX sockets`)
   }

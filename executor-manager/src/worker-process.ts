@@ -1,14 +1,22 @@
-// One worker: a process that runs a tenant's functions on one core. Everything that it sends is
-// hostile until checked. It is configured through its stdin (nothing secret in argv or environment),
-// which stays open: its end tells the worker that the manager is gone.
+// One worker: a process that runs a tenant's functions on one core. It is started before it is needed,
+// or when it is, and then given its work, once. Everything that it sends is hostile until checked. It
+// is configured through its stdin (nothing secret in argv or environment), which stays open: its end
+// tells the worker that the manager is gone.
 import type { ChildProcess } from 'node:child_process'
+import { rmSync } from 'node:fs'
 import type { Readable } from 'node:stream'
 import type { Logger } from '../../lib/control/log.js'
 import { RfaasError } from '../../lib/errors.js'
 import type { Enclosure } from './enclosure.js'
 import { RateLimit, readLines } from './lines.js'
 import type { Program } from './paths.js'
-import { encodeLines, spawnConfined, type SandboxSettings } from './sandbox.js'
+import {
+  encodeLines,
+  spawnConfined,
+  type Assignment,
+  type Confined,
+  type PlaceSettings,
+} from './sandbox.js'
 import { cpuMeter } from './usage.js'
 import { parseWorkerEvent, type ServedCalls, type WorkerEvent } from './worker-events.js'
 
@@ -25,9 +33,14 @@ const inheritedEnvironment = ['PATH', 'LANG', 'TZ']
 
 export interface WorkerSpec {
   program: Program
-  index: number
   enclosure: Enclosure
-  sandbox: SandboxSettings
+  place: PlaceSettings
+  logger: Logger
+}
+
+export interface Work {
+  index: number
+  assignment: Assignment
   /** `key=value` lines on its stdin. */
   configuration: Readonly<Record<string, string | number>>
   readyTimeoutMs: number
@@ -57,12 +70,22 @@ export class WorkerProcess {
   /** Resolves when the process is gone and measured; never rejects. */
   readonly ended: Promise<WorkerEnd>
 
-  readonly #spec: WorkerSpec
+  /** Where it listens; empty for RDMA. */
+  readonly socket: string
+
+  readonly #enclosure: Enclosure
+  readonly #confined: Confined
   readonly #child: ChildProcess
   readonly #events = new RateLimit(maxEventsPerSecond)
-  readonly #readyTimer: NodeJS.Timeout
-  /** Of the lease, at the start of this process. */
-  readonly #outOfMemory: number
+  #logger: Logger
+  #work: Work | undefined
+  /** What is to be written when it is confined. */
+  #pending = ''
+  #isConfined = false
+  #readyTimer: NodeJS.Timeout | undefined
+  /** Of its enclosure and of itself, when it was given its work. */
+  #outOfMemory = 0
+  #cpuMsBefore = 0
   #settleReady!: { resolve: (ready: WorkerReady) => void; reject: (error: RfaasError) => void }
   #isReady = false
   #expected = false
@@ -72,28 +95,37 @@ export class WorkerProcess {
   #functions: readonly string[] = []
   #running: { function: string | undefined; requestId: string | undefined } | undefined
 
-  constructor(spec: WorkerSpec) {
-    this.#spec = spec
+  constructor({ program, enclosure, place, logger }: WorkerSpec) {
+    this.socket = place.socket ?? ''
+    this.#enclosure = enclosure
+    this.#logger = logger
     this.ready = new Promise((resolve, reject) => (this.#settleReady = { resolve, reject }))
     // Whoever only waits for the end must not die of the other promise.
     this.ready.catch(() => undefined)
-    const configuration = encodeConfiguration(spec.configuration)
-    const { enclosure, sandbox } = spec
     const env = environment(enclosure.temporaryFolder)
-    this.#outOfMemory = enclosure.outOfMemory
-    this.#child = spawnConfined(spec.program, sandbox, env, enclosure.held)
+    this.#confined = spawnConfined(program, place, env, enclosure.held)
+    this.#child = this.#confined.child
     this.ended = this.#watchEnd()
-    this.#readyTimer = setTimeout(() => {
-      this.#fail(`was not ready within ${spec.readyTimeoutMs} ms`)
-    }, spec.readyTimeoutMs)
     if (this.#child.pid === undefined) return
     cpuMeter.watch(this.#child.pid)
     this.#readEvents(this.#child.stdio[3] as Readable)
     this.#logOutput(this.#child.stdout as Readable, 'stdout')
     this.#logOutput(this.#child.stderr as Readable, 'stderr')
-    const stdin = this.#child.stdin
-    stdin?.on('error', () => undefined) // it has ended already; its exit says why
-    stdin?.write(configuration)
+    this.#child.stdin?.on('error', () => undefined) // it has ended already; its exit says why
+  }
+
+  /** Once. */
+  begin(work: Work): void {
+    this.#work = work
+    this.#logger = work.logger
+    this.#pending = encodeConfiguration(work.configuration) + this.#pending
+    this.#outOfMemory = this.#enclosure.outOfMemory
+    // What came before is nobody's.
+    if (this.#enclosure.cpuMs === undefined) this.#cpuMsBefore = this.cpuMs
+    this.#readyTimer = setTimeout(() => {
+      this.#fail(`was not ready within ${work.readyTimeoutMs} ms`)
+    }, work.readyTimeoutMs)
+    this.#confined.assign(work.assignment)
   }
 
   get pid(): number | undefined {
@@ -102,12 +134,14 @@ export class WorkerProcess {
 
   /** So far; the whole is in `ended`. */
   get cpuMs(): number {
-    return this.#child.pid === undefined ? 0 : cpuMeter.current(this.#child.pid)
+    if (this.#child.pid === undefined) return 0
+    return cpuMeter.current(this.#child.pid) - this.#cpuMsBefore
   }
 
   /** New calls are refused from now on: the lease is being revoked. Running ones finish. */
   drain(): void {
-    if (!this.#gone) this.#child.stdin?.write('drain\n')
+    if (!this.#isConfined) this.#pending += 'drain\n'
+    else if (!this.#gone) this.#child.stdin?.write('drain\n')
   }
 
   /** Lets the running call finish, for at most `graceMs`; then the process is killed. */
@@ -148,10 +182,20 @@ export class WorkerProcess {
   }
 
   #take(event: WorkerEvent): void {
-    const { logger } = this.#spec
+    const logger = this.#logger
     switch (event.event) {
+      case 'confined':
+        // Its work is on stdin from here on: whoever says so now is not the launcher.
+        if (this.#work === undefined || this.#isConfined) {
+          return this.#fail('said at the wrong time that it is confined')
+        }
+        this.#isConfined = true
+        this.#child.stdin?.write(this.#pending)
+        return
       case 'ready':
-        if (this.#isReady) return this.#fail('said twice that it is ready')
+        if (!this.#isConfined || this.#isReady) {
+          return this.#fail('said at the wrong time that it is ready')
+        }
         clearTimeout(this.#readyTimer)
         this.#isReady = true
         this.#functions = event.functions
@@ -171,7 +215,8 @@ export class WorkerProcess {
         logger.debug(`client ${event.event}`)
         return
       case 'served':
-        return this.#spec.served(event)
+        this.#work?.served(event)
+        return
       case 'refused':
         logger.warn({ reason: event.reason }, 'refused a client')
         return
@@ -191,13 +236,12 @@ export class WorkerProcess {
   }
 
   #logOutput(stream: Readable, name: 'stdout' | 'stderr'): void {
-    const { logger } = this.#spec
     const lines = new RateLimit(maxOutputLinesPerSecond)
     readLines(stream, maxOutputLineBytes, {
       line: (text) => {
         if (!lines.take()) return
         const dropped = lines.takeRefused()
-        logger.info({ stream: name, text, ...(dropped > 0 && { dropped }) }, 'worker output')
+        this.#logger.info({ stream: name, text, ...(dropped > 0 && { dropped }) }, 'worker output')
       },
       tooLong: () => 'cut',
     })
@@ -233,11 +277,12 @@ export class WorkerProcess {
     })
     clearTimeout(this.#readyTimer)
     await this.#drain()
+    if (this.socket !== '') rmSync(this.socket, { force: true })
     const end: WorkerEnd = {
-      cause: `worker ${this.#spec.index} ${this.#causeOf(outcome)}`,
+      cause: `${this.#name} ${this.#causeOf(outcome)}`,
       requestId: this.#running?.requestId,
       expected: this.#expected,
-      cpuMs: outcome.cpuMs,
+      cpuMs: Math.max(0, outcome.cpuMs - this.#cpuMsBefore),
     }
     const code = this.#failure?.code ?? 'ERR_RFAAS_EXECUTOR'
     this.#settleReady.reject(new RfaasError(code, end.cause))
@@ -258,12 +303,16 @@ export class WorkerProcess {
     stdin?.destroy()
   }
 
+  get #name(): string {
+    return this.#work === undefined ? 'a waiting worker' : `worker ${this.#work.index}`
+  }
+
   #causeOf({ code, signal }: { code: number | null; signal: string | null }): string {
     const name = this.#running?.function
     if (this.#failure !== undefined) return this.#failure.cause
     if (this.#timedOut) return `ran past its deadline${name === undefined ? '' : ` in '${name}'`}`
     const place = name === undefined ? '' : ` in function '${name}'`
-    if (signal === 'SIGKILL' && this.#spec.enclosure.outOfMemory > this.#outOfMemory) {
+    if (signal === 'SIGKILL' && this.#enclosure.outOfMemory > this.#outOfMemory) {
       return `was killed by SIGKILL, because the lease is out of memory${place}`
     }
     if (signal !== null) return `was killed by ${signal}${place}`

@@ -51,29 +51,52 @@ bool add_path(std::string_view path, std::vector<std::string>* paths) {
     return true;
 }
 
+constexpr int64_t kMaxId = UINT32_MAX - 1;  // the last one means "none" to the kernel
+
 bool apply(std::string_view key, std::string_view value, Config* config) {
-    constexpr int64_t kMaxId = UINT32_MAX - 1;  // the last one means "none" to the kernel
     if (key == "layer") return parse_layer(value, &config->layers);
     if (key == "uid") return parse_number<int64_t>(value, 1, kMaxId, &config->uid);
-    if (key == "core") return parse_number(value, 0, INT_MAX, &config->core);
     if (key == "read") return add_path(value, &config->read);
     if (key == "write") return add_path(value, &config->write);
     if (key == "device") return add_path(value, &config->device);
     if (key == "cgroup") return add_path(value, &config->cgroups);
     if (key == "socket") return plain_path(config->socket = value);
-    if (key == "socket_owner") {
-        return parse_number<int64_t>(value, 0, kMaxId, &config->socket_owner);
-    }
     if (key == "network") return parse_switch(value, &config->network);
-    if (key == "rdma") return parse_switch(value, &config->rdma);
-    uint64_t* number = key == "tmp_bytes"      ? &config->tmp_bytes
-                       : key == "data_bytes"   ? &config->data_bytes
-                       : key == "file_bytes"   ? &config->file_bytes
-                       : key == "locked_bytes" ? &config->locked_bytes
-                       : key == "processes"    ? &config->processes
-                       : key == "files"        ? &config->files
+    return key == "rdma" && parse_switch(value, &config->rdma);
+}
+
+bool apply(std::string_view key, std::string_view value, Assignment* assignment) {
+    if (key == "core") return parse_number(value, 0, INT_MAX, &assignment->core);
+    if (key == "package") return add_path(value, &assignment->package);
+    if (key == "socket_owner") {
+        return parse_number<int64_t>(value, 0, kMaxId, &assignment->socket_owner);
+    }
+    uint64_t* number = key == "tmp_bytes"      ? &assignment->tmp_bytes
+                       : key == "data_bytes"   ? &assignment->data_bytes
+                       : key == "file_bytes"   ? &assignment->file_bytes
+                       : key == "locked_bytes" ? &assignment->locked_bytes
+                       : key == "processes"    ? &assignment->processes
+                       : key == "files"        ? &assignment->files
                                                : nullptr;
     return number != nullptr && parse_number<uint64_t>(value, 1, INT64_MAX, number);
+}
+
+template <typename Part>
+bool parse_lines(std::string_view text, Part* part, std::string* reason) {
+    while (!text.empty()) {
+        const size_t end = text.find('\n');
+        const std::string_view line = text.substr(0, end);
+        const size_t equals = line.find('=');
+        // A last line without an end may have been cut off.
+        if (end == std::string_view::npos || equals == std::string_view::npos ||
+            !apply(line.substr(0, equals), line.substr(equals + 1), part)) {
+            *reason = "the configuration has a bad or unknown line: ";
+            *reason += line.substr(0, 200);
+            return false;
+        }
+        text.remove_prefix(end + 1);
+    }
+    return true;
 }
 
 }  // namespace
@@ -83,20 +106,11 @@ const char* layer_name(Layer layer) {
 }
 
 bool parse_config(std::string_view text, Config* config, std::string* reason) {
-    while (!text.empty()) {
-        const size_t end = text.find('\n');
-        const std::string_view line = text.substr(0, end);
-        const size_t equals = line.find('=');
-        // A last line without an end may have been cut off.
-        if (end == std::string_view::npos || equals == std::string_view::npos ||
-            !apply(line.substr(0, equals), line.substr(equals + 1), config)) {
-            *reason = "the configuration has a bad or unknown line: ";
-            *reason += line.substr(0, 200);
-            return false;
-        }
-        text.remove_prefix(end + 1);
-    }
-    return true;
+    return parse_lines(text, config, reason);
+}
+
+bool parse_assignment(std::string_view text, Assignment* assignment, std::string* reason) {
+    return parse_lines(text, assignment, reason);
 }
 
 }  // namespace rfaas::sandbox

@@ -1,6 +1,8 @@
 // What the executor manager tells the launcher: lines `key=value` on a descriptor of its own, so
-// that nothing about a lease is on a command line. The manager has checked what it sends; this is
-// checked again all the same, because the launcher runs with the manager's rights.
+// that nothing about a lease is on a command line. They come in two parts, each ended by an empty
+// line: the place in which a worker is made, and what it is for. Between the two it may wait for a
+// lease to come. The manager has checked what it sends; this is checked again all the same, because
+// the launcher runs with the manager's rights.
 #pragma once
 
 #include <cstdint>
@@ -32,23 +34,31 @@ inline constexpr uint32_t kLayerCount = 10;
 struct Config {
     uint32_t layers = 0;
     int64_t uid = -1;  // and gid; -1: stays the manager's
-    int core = -1;     // -1: is not pinned
     // Existing absolute paths without symbolic links on the way. `read`: for reading and executing;
     // a link at the end is kept as a link. `write`: only without kMount, which has its own /tmp.
     std::vector<std::string> read, write, device;
     std::vector<std::string> cgroups;  // files `tasks` or `cgroup.procs` to join
     std::string socket;                // where to listen for the worker; it gets the socket as fd 4
-    int64_t socket_owner = -1;         // who may connect beside the manager's user and root
     bool network = false;              // may open Internet sockets
     bool rdma = false;                 // may open the netlink sockets that RDMA libraries use
-    // 0: no limit, or no more than there is.
-    uint64_t tmp_bytes = 0, data_bytes = 0, file_bytes = 0, locked_bytes = 0;
-    uint64_t processes = 0, files = 0;
 
     [[nodiscard]] bool has(Layer layer) const { return (layers & layer) != 0; }
 };
 
+// The second part.
+struct Assignment {
+    int core = -1;  // -1: is not pinned
+    std::vector<std::string>
+        package;                // more to read, as in Config; without kMount it must be there
+    int64_t socket_owner = -1;  // who may connect beside the manager's user and root
+    // 0: no limit, or no more than there is.
+    uint64_t tmp_bytes = 0, data_bytes = 0, file_bytes = 0, locked_bytes = 0;
+    uint64_t processes = 0, files = 0;
+};
+
 // False: `reason` names the line.
 [[nodiscard]] bool parse_config(std::string_view text, Config* config, std::string* reason);
+[[nodiscard]] bool parse_assignment(std::string_view text, Assignment* assignment,
+                                    std::string* reason);
 
 }  // namespace rfaas::sandbox

@@ -8,10 +8,15 @@
 // whatever the worker has started. When the manager ends, or kills the first process, all of them
 // do.
 //
-// Descriptors: 0 to 2 and 3 (events) are the worker's. 4 is the configuration (config.h), and for
-// the worker the socket that it listens on. Higher ones stay open in init and nowhere below: the
-// manager sees by them that everything has ended.
+// The place is made first, and the worker's program starts in it. Then it waits for what it is for
+// (config.h), which the manager may say at once, or when a lease comes. It is told on stdin what to
+// run only when all limits hold: until then nothing but our own programs runs in there.
+//
+// Descriptors: 0 to 2 and 3 (events) are the worker's. 4 is the configuration, and for the worker
+// the socket that it listens on. Higher ones stay open in init and nowhere below: the manager sees
+// by them that everything has ended.
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -26,6 +31,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <optional>
 #include <string_view>
 
 #include "core/affinity.h"
@@ -51,11 +57,15 @@ constexpr int kUnconfined = 125;  // exit code: the worker was not started
 constexpr size_t kMaxConfig = 1 << 20;
 constexpr int kBacklog = 64;
 
+void send_event(const std::string& line) {
+    [[maybe_unused]] const ssize_t bytes = ::write(kEventsFd, line.data(), line.size());
+}
+
 // `part` is a layer, or what else could not be done.
 [[noreturn]] void fail(const char* part, const std::string& message) {
     const std::string line = "{\"event\":\"unconfined\",\"layer\":" + json_string(part) +
                              ",\"message\":" + json_string(message) + "}\n";
-    [[maybe_unused]] const ssize_t bytes = ::write(kEventsFd, line.data(), line.size());
+    send_event(line);
     ::_exit(kUnconfined);
 }
 
@@ -63,19 +73,53 @@ std::string because(const std::string& what) {
     return what + ": " + std::strerror(errno);
 }
 
-Config read_config() {
-    std::string text, reason;
-    char block[4096];
-    for (;;) {
-        const ssize_t count = ::read(kConfigFd, block, sizeof block);
-        if (count < 0 && errno == EINTR) continue;
+// What the manager says, part by part.
+class Inbox {
+  public:
+    // Out of the way of the worker's descriptors.
+    Inbox() : fd_(::fcntl(kConfigFd, F_DUPFD_CLOEXEC, kHeldFd + 1)) {}
+    void close() { fd_.reset(); }
+
+    [[nodiscard]] int fd() const { return fd_.get(); }
+    [[nodiscard]] bool has_part() const { return end_of_part() != std::string::npos; }
+
+    // Waits for bytes. False: the manager has nothing more to say.
+    [[nodiscard]] bool receive() {
+        char block[4096];
+        const ssize_t count = ::read(fd_.get(), block, sizeof block);
+        if (count < 0 && errno == EINTR) return true;
         if (count < 0) fail("start", because("cannot read the configuration"));
-        if (count == 0) break;
-        text.append(block, static_cast<size_t>(count));
-        if (text.size() > kMaxConfig) fail("start", "the configuration is too long");
+        text_.append(block, static_cast<size_t>(count));
+        if (text_.size() > kMaxConfig) fail("start", "the configuration is too long");
+        return count > 0;
+    }
+
+    // Without the empty line at its end.
+    [[nodiscard]] std::string take_part() {
+        const size_t end = end_of_part();
+        std::string part = text_.substr(0, end);
+        text_.erase(0, end + 1);
+        return part;
+    }
+
+  private:
+    [[nodiscard]] size_t end_of_part() const {
+        if (!text_.empty() && text_[0] == '\n') return 0;
+        const size_t end = text_.find("\n\n");
+        return end == std::string::npos ? end : end + 1;
+    }
+
+    UniqueFd fd_;
+    std::string text_;
+};
+
+Config read_config(Inbox* inbox) {
+    while (!inbox->has_part()) {
+        if (!inbox->receive()) fail("start", "the configuration has no end");
     }
     Config config;
-    if (!parse_config(text, &config, &reason)) fail("start", reason);
+    std::string reason;
+    if (!parse_config(inbox->take_part(), &config, &reason)) fail("start", reason);
     return config;
 }
 
@@ -92,11 +136,6 @@ void listen_for(const Config& config) {
         ::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
         ::listen(socket.get(), kBacklog) != 0) {
         fail("start", because("cannot listen on " + config.socket));
-    }
-    if (config.socket_owner >= 0 &&
-        ::lchown(config.socket.c_str(), static_cast<uid_t>(config.socket_owner),
-                 static_cast<gid_t>(-1)) != 0) {
-        fail("start", because("cannot give " + config.socket + " to its client"));
     }
     if (::dup2(socket.get(), kSocketFd) != kSocketFd) fail("start", because("dup2"));
 }
@@ -135,16 +174,25 @@ long clone_into(const Config& config, uint32_t layers) {
 
 // ── the worker's process, before it is the worker ───────────────────────────────────────────────
 
-[[noreturn]] void become_worker(const Config& config, char** command) {
+[[noreturn]] void become_worker(const Config& config, char** command, pid_t init) {
     std::string reason;
-    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGPIPE}) ::signal(signal, SIG_DFL);
+    sigset_t none;
+    ::sigemptyset(&none);
+    ::sigprocmask(SIG_SETMASK, &none, nullptr);
+    for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGPIPE, SIGCHLD}) ::signal(signal, SIG_DFL);
     ::signal(SIGXFSZ, SIG_IGN);  // a file that is too long is an error, not an end
+    if (config.has(kRlimits) && !open_limits(&reason)) fail("rlimits", reason);
+    Layer failed = kUser;
+    if (!drop_privileges(config, &failed, &reason)) fail(layer_name(failed), reason);
+    // Not before: changing the user resets it.
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (::getppid() != init) ::_exit(kUnconfined);
+    if (config.has(kLandlock) && !restrict_files(config, &reason)) fail("landlock", reason);
+    if (config.has(kSeccomp) && !filter_system_calls(config, &reason)) fail("seccomp", reason);
+    // One of them tells init that we have come so far.
     if (close_descriptors(config.socket.empty() ? kSocketFd : kSocketFd + 1) < 0) {
         fail("start", because("cannot close inherited files"));
     }
-    if (config.has(kLandlock) && !restrict_files(config, &reason)) fail("landlock", reason);
-    if (config.has(kSeccomp) && !filter_system_calls(config, &reason)) fail("seccomp", reason);
     ::execv(command[0], command);
     fail("start", because(std::string("cannot start ") + command[0]));
 }
@@ -167,7 +215,53 @@ void end_rest() {
     }
 }
 
-[[noreturn]] void run_init(const Config& config, char** command, const UniqueFd& go,
+// Waits until the manager has said what the worker is for. Nothing if the worker has ended.
+std::optional<Assignment> await_assignment(Inbox* inbox, pid_t worker) {
+    sigset_t none;
+    ::sigemptyset(&none);
+    while (!inbox->has_part()) {
+        pollfd look = {inbox->fd(), POLLIN, 0};
+        // SIGCHLD is blocked but here: an end is not overlooked.
+        const bool said = ::ppoll(&look, 1, nullptr, &none) > 0;
+        if (said && !inbox->receive()) ::_exit(kUnconfined);
+        siginfo_t ended = {};
+        const auto id = static_cast<id_t>(worker);
+        if (::waitid(P_PID, id, &ended, WEXITED | WNOHANG | WNOWAIT) != 0 || ended.si_pid != 0) {
+            return std::nullopt;
+        }
+    }
+    Assignment assignment;
+    std::string reason;
+    if (!parse_assignment(inbox->take_part(), &assignment, &reason)) fail("start", reason);
+    return assignment;
+}
+
+// From here on the place is the lease's: what a tenant's code must not have is taken away.
+void assign(const Config& config, const Assignment& assignment, pid_t worker) {
+    std::string reason;
+    if (assignment.socket_owner >= 0) {
+        const std::string path = (config.has(kMount) ? kHost : "") + config.socket;
+        const auto owner = static_cast<uid_t>(assignment.socket_owner);
+        if (::lchown(path.c_str(), owner, static_cast<gid_t>(-1)) != 0) {
+            fail("start", because("cannot give " + config.socket + " to its client"));
+        }
+    }
+    if (config.has(kMount) && !close_root(assignment, &reason)) fail("mount", reason);
+    Layer failed = kUser;
+    if (!drop_privileges(config, &failed, &reason)) fail(layer_name(failed), reason);
+    // Changing the user has reset both. The worker has the same user as we, but is not to look into
+    // us.
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    ::prctl(PR_SET_DUMPABLE, 0);
+    if (config.has(kRlimits) && !set_limits(worker, assignment, &reason)) fail("rlimits", reason);
+    if (assignment.core < 0) return;
+    const int rc = pin_process_to_core(worker, assignment.core);
+    if (rc == 0 || rc == -ENOENT) return;  // or it has ended
+    fail("start",
+         "cannot pin to core " + std::to_string(assignment.core) + ": " + std::strerror(-rc));
+}
+
+[[noreturn]] void run_init(const Config& config, char** command, Inbox* inbox, const UniqueFd& go,
                            const UniqueFd& status) {
     std::string reason;
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -176,24 +270,26 @@ void end_rest() {
     if (!config.has(kPid)) ::prctl(PR_SET_CHILD_SUBREAPER, 1);
     if (config.has(kIpc) && ::sethostname("worker", 6) != 0) fail("ipc", because("sethostname"));
     if (config.has(kMount) && !build_root(config, &reason)) fail("mount", reason);
-    if (config.core >= 0) {
-        const int rc = pin_to_core(config.core);
-        if (rc < 0) {
-            fail("start",
-                 "cannot pin to core " + std::to_string(config.core) + ": " + std::strerror(-rc));
-        }
-    }
-    if (config.has(kRlimits) && !set_limits(config, &reason)) fail("rlimits", reason);
-    Layer failed = kUser;
-    if (!drop_privileges(config, &failed, &reason)) fail(layer_name(failed), reason);
-    // Changing the user has reset both. The worker has the same user as we, but is not to look into
-    // us.
-    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    ::prctl(PR_SET_DUMPABLE, 0);
+    sigset_t child;
+    ::sigemptyset(&child);
+    ::sigaddset(&child, SIGCHLD);
+    ::sigprocmask(SIG_BLOCK, &child, nullptr);
+    ::signal(SIGCHLD, [](int) {});  // so that it ends a wait
 
+    int confined[2];
+    if (::pipe2(confined, O_CLOEXEC) != 0) fail("start", because("pipe"));
+    const pid_t init = ::getpid();
     const pid_t worker = ::fork();
     if (worker < 0) fail("start", because("cannot fork"));
-    if (worker == 0) become_worker(config, command);
+    if (worker == 0) become_worker(config, command, init);
+    ::close(confined[1]);
+    while (::read(confined[0], &byte, 1) < 0 && errno == EINTR) {
+    }
+    ::close(confined[0]);
+    if (const auto assignment = await_assignment(inbox, worker)) {
+        assign(config, *assignment, worker);
+        send_event("{\"event\":\"confined\"}\n");
+    }
     // The manager must see the ends of the worker's pipes when the worker closes them.
     for (int fd = 0; fd <= kSocketFd; ++fd) ::close(fd);
     for (;;) {
@@ -245,7 +341,7 @@ void join_groups(const Config& config) {
     ::_exit(WIFEXITED(status) ? WEXITSTATUS(status) : kUnconfined);
 }
 
-[[noreturn]] void launch(const Config& config, char** command) {
+[[noreturn]] void launch(const Config& config, char** command, Inbox* inbox) {
     int go[2], status[2];
     if (::pipe2(go, O_CLOEXEC) != 0 || ::pipe2(status, O_CLOEXEC) != 0) {
         fail("start", because("pipe"));
@@ -257,13 +353,14 @@ void join_groups(const Config& config) {
     if (init == 0) {
         go_in.reset();
         status_out.reset();
-        run_init(config, command, go_out, status_in);
+        run_init(config, command, inbox, go_out, status_in);
     }
     go_out.reset();
     status_in.reset();
     if (config.has(kUser) && config.uid < 0) map_user(static_cast<pid_t>(init));
     if (::write(go_in.get(), "g", 1) != 1) fail("start", because("init has ended"));
     for (int fd = 0; fd <= kSocketFd; ++fd) ::close(fd);
+    inbox->close();  // it is init's now
 
     int ended = 0;
     while (::waitpid(static_cast<pid_t>(init), &ended, 0) < 0) {
@@ -293,11 +390,12 @@ int main(int argc, char** argv) {
     for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGPIPE}) ::signal(signal, SIG_IGN);
     // Nothing that the manager has open, and forgot to keep for itself, goes further than this.
     if (close_descriptors(kHeldFd + 1) < 0) fail("start", because("cannot close inherited files"));
-    const Config config = read_config();
+    Inbox inbox;
+    const Config config = read_config(&inbox);
     if (config.socket.empty()) {
         ::close(kConfigFd);
     } else {
         listen_for(config);  // takes its place
     }
-    launch(config, argv + 2);
+    launch(config, argv + 2, &inbox);
 }

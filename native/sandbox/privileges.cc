@@ -19,38 +19,45 @@ bool failed(std::string* reason, const std::string& what) {
     return false;
 }
 
-// To the limit that is asked for, or to the hard one that only its holder's betters can raise.
-bool limit(decltype(RLIMIT_CORE) resource, uint64_t value) {
+// To the limit that is asked for, or to the hard one.
+bool limit(pid_t pid, decltype(RLIMIT_CORE) resource, uint64_t value) {
     rlimit current = {};
-    if (::getrlimit(resource, &current) != 0) return false;
-    const rlimit wanted = {value, value};
-    if (::setrlimit(resource, &wanted) == 0) return true;
-    if (errno != EPERM || value <= current.rlim_max) return false;
-    current.rlim_cur = current.rlim_max;
-    return ::setrlimit(resource, &current) == 0;
+    if (::prlimit(pid, resource, nullptr, &current) != 0) return false;
+    const rlim_t most = value < current.rlim_max ? value : current.rlim_max;
+    const rlimit wanted = {most, most};
+    return ::prlimit(pid, resource, &wanted, nullptr) == 0;
 }
 
 }  // namespace
 
-bool set_limits(const Config& config, std::string* reason) {
+bool open_limits(std::string* reason) {
+    const rlimit all = {RLIM_INFINITY, RLIM_INFINITY}, none = {0, 0};
+    for (const auto resource : {RLIMIT_DATA, RLIMIT_FSIZE, RLIMIT_MEMLOCK, RLIMIT_NPROC}) {
+        // Without the right to do it, the hard limit is what there is.
+        (void)::setrlimit(resource, &all);
+    }
+    return ::setrlimit(RLIMIT_CORE, &none) == 0 || failed(reason, "cannot set RLIMIT_CORE");
+}
+
+bool set_limits(pid_t pid, const Assignment& assignment, std::string* reason) {
     // Not the address space: a JavaScript engine reserves far more of it than it ever uses, and the
     // regions of a client are mapped, too. RLIMIT_DATA counts private pages that can be written.
     const struct {
         decltype(RLIMIT_CORE) resource;
         uint64_t value;
         const char* name;
-    } limits[] = {{RLIMIT_DATA, config.data_bytes, "RLIMIT_DATA"},
-                  {RLIMIT_FSIZE, config.file_bytes, "RLIMIT_FSIZE"},
-                  {RLIMIT_MEMLOCK, config.locked_bytes, "RLIMIT_MEMLOCK"},
-                  {RLIMIT_NPROC, config.processes, "RLIMIT_NPROC"},
-                  {RLIMIT_NOFILE, config.files, "RLIMIT_NOFILE"}};
+    } limits[] = {{RLIMIT_DATA, assignment.data_bytes, "RLIMIT_DATA"},
+                  {RLIMIT_FSIZE, assignment.file_bytes, "RLIMIT_FSIZE"},
+                  {RLIMIT_MEMLOCK, assignment.locked_bytes, "RLIMIT_MEMLOCK"},
+                  {RLIMIT_NPROC, assignment.processes, "RLIMIT_NPROC"},
+                  {RLIMIT_NOFILE, assignment.files, "RLIMIT_NOFILE"}};
     for (const auto& [resource, value, name] : limits) {
-        if (value != 0 && !limit(resource, value)) {
+        if (value != 0 && !limit(pid, resource, value)) {
+            if (errno == ESRCH) return true;  // it has ended
             return failed(reason, std::string("cannot set ") + name);
         }
     }
-    const rlimit none = {0, 0};
-    return ::setrlimit(RLIMIT_CORE, &none) == 0 || failed(reason, "cannot set RLIMIT_CORE");
+    return true;
 }
 
 bool drop_privileges(const Config& config, Layer* failed_layer, std::string* reason) {

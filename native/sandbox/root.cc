@@ -1,5 +1,6 @@
-// The root is a small tmpfs. The host's root stays reachable below it until everything is in place;
-// then it is detached, and what was not bound is not there any more, whoever asks.
+// The root is a small tmpfs. The host's root stays reachable below it until everything is in place,
+// the package included; then it is detached, and what was not bound is not there any more, whoever
+// asks.
 #include "sandbox/root.h"
 
 #include <fcntl.h>
@@ -18,7 +19,6 @@ namespace rfaas::sandbox {
 
 namespace {
 
-constexpr char kHost[] = "/.host";
 // A folder that every host has. Its own content comes back with the pivot.
 constexpr char kStage[] = "/proc";
 
@@ -82,11 +82,10 @@ bool expose(const std::string& path, uint64_t attributes, std::string* reason) {
     return true;
 }
 
-bool mount_tmpfs(const char* path, uint64_t bytes, const char* mode, std::string* reason) {
-    const std::string options =
-        std::string(mode) + (bytes == 0 ? "" : ",size=" + std::to_string(bytes));
-    const unsigned long flags = MS_NOSUID | MS_NODEV | MS_NOEXEC;
-    if (::mount("tmpfs", path, "tmpfs", flags, options.c_str()) == 0) return true;
+constexpr unsigned long kPrivate = MS_NOSUID | MS_NODEV | MS_NOEXEC;
+
+bool mount_tmpfs(const char* path, const char* options, std::string* reason) {
+    if (::mount("tmpfs", path, "tmpfs", kPrivate, options) == 0) return true;
     return failed(reason, std::string("cannot mount a tmpfs on ") + path);
 }
 
@@ -133,8 +132,7 @@ bool make_proc(const Config& config, std::string* reason) {
         ::rmdir("/proc");
         return expose("/proc", kReadOnly | kNoSuid | kNoDevices | kNoExec, reason);
     }
-    const unsigned long flags = MS_NOSUID | MS_NODEV | MS_NOEXEC;
-    if (::mount("proc", "/proc", "proc", flags, nullptr) == 0) return true;
+    if (::mount("proc", "/proc", "proc", kPrivate, nullptr) == 0) return true;
     return failed(reason, "cannot mount /proc");
 }
 
@@ -146,24 +144,34 @@ bool build_root(const Config& config, std::string* reason) {
         return failed(reason, "cannot part from the host's mounts");
     }
     const std::string inside = std::string(kStage) + kHost;
-    if (!mount_tmpfs(kStage, 1 << 20, "mode=755", reason)) return false;
+    if (!mount_tmpfs(kStage, "mode=755,size=1m", reason)) return false;
     if (::mkdir(inside.c_str(), 0700) != 0 ||
         ::syscall(SYS_pivot_root, kStage, inside.c_str()) != 0 || ::chdir("/") != 0) {
         return failed(reason, "cannot change the root");
     }
     // Before the rest: some of it may be bound to places below.
     if (::mkdir("/tmp", 0755) != 0) return failed(reason, "/tmp");
-    if (!mount_tmpfs("/tmp", config.tmp_bytes, "mode=1777", reason)) return false;
+    if (!mount_tmpfs("/tmp", "mode=1777,size=1m", reason)) return false;
     for (const std::string& path : config.read) {
         if (!expose(path, kReadOnly | kNoSuid | kNoDevices, reason)) return false;
     }
     if (!make_devices(config, reason) || !make_users(config, reason)) return false;
-    if (!make_proc(config, reason)) return false;
+    return make_proc(config, reason);
+}
+
+bool close_root(const Assignment& assignment, std::string* reason) {
+    for (const std::string& path : assignment.package) {
+        if (!expose(path, kReadOnly | kNoSuid | kNoDevices, reason)) return false;
+    }
+    const std::string size = "size=" + std::to_string(assignment.tmp_bytes);
+    if (assignment.tmp_bytes != 0 &&
+        ::mount(nullptr, "/tmp", nullptr, MS_REMOUNT | kPrivate, size.c_str()) != 0) {
+        return failed(reason, "cannot give /tmp its size");
+    }
     if (::umount2(kHost, MNT_DETACH) != 0 || ::rmdir(kHost) != 0) {
         return failed(reason, "cannot detach the host's root");
     }
-    const unsigned long flags = MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC;
-    if (::mount(nullptr, "/", nullptr, flags, nullptr) != 0) {
+    if (::mount(nullptr, "/", nullptr, MS_REMOUNT | MS_BIND | MS_RDONLY | kPrivate, nullptr) != 0) {
         return failed(reason, "cannot make the root read-only");
     }
     return true;

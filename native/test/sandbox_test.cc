@@ -42,33 +42,45 @@ bool in_child(Check check) {
 
 TEST(SandboxConfig, TakesEveryKeyOnceOrMore) {
     const Config config = parse(
-        "layer=mount\nlayer=pid\nuid=1900000000\ncore=3\nread=/usr\nread=/etc/ld.so.cache\n"
-        "write=/tmp/lease\ndevice=/dev/infiniband\ncgroup=/sys/fs/cgroup/pids/a/cgroup.procs\n"
-        "socket=/run/rfaas/a b=c\nsocket_owner=0\nnetwork=1\nrdma=0\ntmp_bytes=1048576\n"
-        "data_bytes=1\nfile_bytes=2\nlocked_bytes=3\nprocesses=4\nfiles=5\n");
+        "layer=mount\nlayer=pid\nuid=1900000000\nread=/usr\nread=/etc/ld.so.cache\n"
+        "write=/tmp/lease\ndevice=/dev/infiniband\ncgroup=/sys/fs/cgroup/pids/a/tasks\n"
+        "socket=/run/rfaas/a b=c\nnetwork=1\nrdma=0\n");
     EXPECT_TRUE(config.has(kMount) && config.has(kPid));
     EXPECT_FALSE(config.has(kSeccomp));
     EXPECT_EQ(config.uid, 1'900'000'000);
-    EXPECT_EQ(config.core, 3);
     EXPECT_EQ(config.read, (std::vector<std::string>{"/usr", "/etc/ld.so.cache"}));
     EXPECT_EQ(config.socket, "/run/rfaas/a b=c");
-    EXPECT_EQ(config.socket_owner, 0);
     EXPECT_TRUE(config.network);
     EXPECT_FALSE(config.rdma);
-    EXPECT_EQ(config.tmp_bytes, 1U << 20);
-    EXPECT_EQ(config.files, 5U);
     EXPECT_EQ(parse("").layers, 0U);
+
+    Assignment assignment;
+    std::string reason;
+    ASSERT_TRUE(
+        parse_assignment("core=3\npackage=/var/a.so\npackage=/var/b\nsocket_owner=0\n"
+                         "tmp_bytes=1048576\ndata_bytes=1\nfile_bytes=2\n"
+                         "locked_bytes=3\nprocesses=4\nfiles=5\n",
+                         &assignment, &reason))
+        << reason;
+    EXPECT_EQ(assignment.core, 3);
+    EXPECT_EQ(assignment.package, (std::vector<std::string>{"/var/a.so", "/var/b"}));
+    EXPECT_EQ(assignment.socket_owner, 0);
+    EXPECT_EQ(assignment.tmp_bytes, 1U << 20);
+    EXPECT_EQ(assignment.files, 5U);
 }
 
 TEST(SandboxConfig, RefusesWhatIsNotExactlyRight) {
+    const auto refused = [](auto parse, auto part, std::string_view line) {
+        std::string reason;
+        EXPECT_FALSE(parse(line, &part, &reason)) << line;
+        EXPECT_NE(reason.find(line.substr(0, line.find('\n'))), std::string::npos) << reason;
+    };
     for (const std::string_view line : {"layer=mounts\n",
                                         "layer=\n",
                                         "uid=0\n",
                                         "uid=-1\n",
                                         "uid=4294967295\n",
                                         "uid=1x\n",
-                                        "core=-1\n",
-                                        "core=99999999999\n",
                                         "read=usr\n",
                                         "read=/\n",
                                         "read=/usr/../etc\n",
@@ -78,17 +90,17 @@ TEST(SandboxConfig, RefusesWhatIsNotExactlyRight) {
                                         "socket=../s\n",
                                         "network=2\n",
                                         "network=\n",
-                                        "files=0\n",
-                                        "files=\n",
-                                        "data_bytes=18446744073709551616\n",
                                         "nonsense=1\n",
                                         "read\n",
+                                        "core=1\n",  // of the other part
                                         "\n",
-                                        "core=1"}) {
-        Config config;
-        std::string reason;
-        EXPECT_FALSE(parse_config(line, &config, &reason)) << line;
-        EXPECT_NE(reason.find(line.substr(0, line.find('\n'))), std::string::npos) << reason;
+                                        "rdma=1"}) {
+        refused(parse_config, Config{}, line);
+    }
+    for (const std::string_view line :
+         {"core=-1\n", "core=99999999999\n", "package=a\n", "socket_owner=-1\n", "files=0\n",
+          "files=\n", "data_bytes=18446744073709551616\n", "uid=1\n", "layer=user\n", "core=1"}) {
+        refused(parse_assignment, Assignment{}, line);
     }
     Config config;
     std::string reason;
@@ -122,12 +134,12 @@ TEST(SandboxSeccomp, OpensTheNetworkWhenAsked) {
 
 TEST(SandboxLimits, AreSetOrLoweredToWhatMayBeSet) {
     EXPECT_TRUE(in_child([] {
-        Config config;
-        config.files = 50;
-        config.file_bytes = 1 << 20;
-        config.locked_bytes = INT64_MAX;  // may be more than the hard limit
+        Assignment assignment;
+        assignment.files = 50;
+        assignment.file_bytes = 1 << 20;
+        assignment.locked_bytes = INT64_MAX;  // may be more than the hard limit
         std::string reason;
-        if (!set_limits(config, &reason)) return false;
+        if (!open_limits(&reason) || !set_limits(::getpid(), assignment, &reason)) return false;
         rlimit files = {}, core = {};
         ::getrlimit(RLIMIT_NOFILE, &files);
         ::getrlimit(RLIMIT_CORE, &core);

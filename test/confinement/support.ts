@@ -32,6 +32,8 @@ export function missing(host: Host): string | undefined {
 
 export interface Node {
   client: Client
+  /** Of its executor manager. */
+  url: string
   folder: string
   pid: number
   ports: number[]
@@ -64,7 +66,7 @@ export async function startNode(host: Host, ...flags: string[]): Promise<Node> {
     process.execPath,
     main,
     ...['--port', '0', '--name', 'node-1', '--cores', '2', '--log-level', 'warn'],
-    ...['--data-dir', join(own, 'data'), '--runtime-dir', own],
+    ...['--data-dir', join(own, 'data'), '--runtime-dir', own, '--pool', '0'],
     ...['--resource-manager', resourceManager.url],
     ...flags,
   ]
@@ -84,12 +86,13 @@ export async function startNode(host: Host, ...flags: string[]): Promise<Node> {
     rmSync(folder, { recursive: true, force: true })
     throw new Error(said)
   }
-  const metrics = await (await fetch(`${url}/metrics`)).text()
+  const metrics = await metricsOf(url)
   const active = metrics.matchAll(/^rfaas_node_confinement_layer\{layer="(\w+)"\} 1$/gm)
   const client = await Client.connect(resourceManager.url)
   while ((await client.nodes()).length === 0) await sleep(10)
   return {
     client,
+    url,
     folder,
     pid: manager.pid ?? 0,
     ports: [url, resourceManager.url].map((each) => Number(new URL(each).port)),
@@ -102,6 +105,19 @@ export async function startNode(host: Host, ...flags: string[]): Promise<Node> {
       rmSync(folder, { recursive: true, force: true })
     },
   }
+}
+
+export async function metricsOf(url: string): Promise<string> {
+  return (await fetch(`${url}/metrics`)).text()
+}
+
+/** Resolves when the pool is full. */
+export async function poolIsFull({ url }: Node, size: number): Promise<void> {
+  const isFull = (metrics: string): boolean =>
+    ['native', 'node'].every((runtime) =>
+      metrics.includes(`\nrfaas_node_pool_workers{runtime="${runtime}"} ${size}\n`),
+    )
+  while (!isFull(await metricsOf(url))) await sleep(10)
 }
 
 export function hostilePackage(folder: string): string {
@@ -135,5 +151,5 @@ export function socketsOf(node: Node): string[] {
   return readdirSync(own)
     .filter((name) => name.startsWith('rfaas-'))
     .flatMap((name) => readdirSync(join(own, name)).map((file) => join(own, name, file)))
-    .filter((path) => /\/x-[0-9a-f]+-/.test(path))
+    .filter((path) => /\/w-[0-9a-f]+$/.test(path))
 }

@@ -61,6 +61,8 @@ export async function startNode(
     dataDir: temporaryDirectory(),
     runtimeDir: temporaryDirectory(),
     graceMs: 300,
+    // Tests count processes.
+    pool: 0,
     logger: silent,
     ...options,
   })

@@ -151,7 +151,8 @@ export class Cluster {
   #placeOf(cores: string, more: readonly string[] = []): Place {
     const name = `node-${this.#nodes.length + 1}`
     const { args = [], ...options } = this.#options.executorManager ?? {}
-    const own = ['--data-dir', join(this.folder, name), '--runtime-dir', this.folder]
+    // Scenarios strike at the workers that they find.
+    const own = ['--data-dir', join(this.folder, name), '--runtime-dir', this.folder, '--pool', '0']
     const lends = ['--name', name, '--cores', cores.includes(',') ? cores : `${cores}-${cores}`]
     const where = ['--resource-manager', this.url]
     return {

@@ -66,6 +66,8 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
         name,
         dataDir: join(dataDir, name),
         logLevel: 'silent',
+        // Tests count processes.
+        pool: 0,
         ...node,
         ...options.executorManager,
       }),

@@ -129,6 +129,7 @@ export async function startNode(options: ExecutorManagerOptions): Promise<string
     runtimeDir: temporaryFolder(),
     cores: 1,
     graceMs: 300,
+    pool: 0,
     logLevel: 'silent',
     ...options,
   })

@@ -4,20 +4,19 @@
 import { pathToFileURL } from 'node:url'
 import { Channel } from './channel.js'
 import { describe, exportedFunctions } from './invoke.js'
-import { onOrders, readConfiguration, sendEvent } from './manager-link.js'
+import { listenToManager, sendEvent } from './manager-link.js'
 import { CallServer } from './serve.js'
 
 // As of the native worker.
 const timedOut = 124
 
 async function main(): Promise<void> {
-  const configuration = readConfiguration()
   let stopEarly = true
   let stop = (): void => process.exit(0)
   let draining = false
   let drain = (): void => void (draining = true)
   // From now on a manager that is killed takes us along, also while the package is being loaded.
-  onOrders({ drain: () => drain(), stop: () => stop() })
+  const configuration = await listenToManager({ drain: () => drain(), stop: () => stop() })
 
   const url = pathToFileURL(configuration.package).href
   const module = (await import(url).catch((error: unknown) => {
