@@ -160,7 +160,7 @@ export class Enclosure {
 
   /** When the last worker has ended. Ends whatever else is left of the lease. */
   async close(): Promise<void> {
-    await this.#waiting?.worker.stop(0)
+    await this.#waiting?.worker.dismiss()
     await this.#cgroup?.remove()
     if (this.#folder !== undefined) rmSync(this.#folder, { recursive: true, force: true })
     if (this.#claim) this.#confinement.uids?.release(this.#claim)

@@ -71,6 +71,8 @@ export interface Confined {
   child: ChildProcess
   /** Once. */
   assign(assignment: Assignment): void
+  /** Instead: nothing will come, everything inside ends. */
+  dismiss(): void
 }
 
 /** Starts the program, which has to wait for its stdin until ConfinedEvent. `held` stays open until
@@ -90,7 +92,11 @@ export function spawnConfined(
   const inbox = child.stdio[4] as Writable | null | undefined
   inbox?.on('error', () => undefined) // it has ended already; its exit says why
   inbox?.write(place)
-  return { child, assign: (assignment) => inbox?.end(encodePart(assignment)) }
+  return {
+    child,
+    assign: (assignment) => inbox?.end(encodePart(assignment)),
+    dismiss: () => inbox?.end(),
+  }
 }
 
 /** Lines `key=value`, and an empty one; a list is one line for each. */

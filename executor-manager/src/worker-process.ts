@@ -29,6 +29,9 @@ const maxOutputLinesPerSecond = 200
 // their other ends open for ever.
 const drainMs = 250
 
+// For a worker that is not needed, until it is killed.
+const dismissMs = 1000
+
 const inheritedEnvironment = ['PATH', 'LANG', 'TZ']
 
 export interface WorkerSpec {
@@ -153,6 +156,15 @@ export class WorkerProcess {
     const end = await this.ended
     clearTimeout(timer)
     return end
+  }
+
+  /** One that was not given any work ends, in order. */
+  async dismiss(): Promise<void> {
+    this.#expected = true
+    this.#confined.dismiss()
+    const timer = setTimeout(() => this.kill(), dismissMs)
+    await this.ended
+    clearTimeout(timer)
   }
 
   kill(): void {
