@@ -1,7 +1,8 @@
 // Runs a resource manager and an executor manager until the parent is gone or has had enough.
 import { startLocalCluster } from '../lib/local-cluster.js'
 
-const cluster = await startLocalCluster({ cores: process.argv[2] ?? '', logLevel: 'warn' })
+const [, , cores = '', pool = '0'] = process.argv
+const cluster = await startLocalCluster({ cores, pool: Number(pool), logLevel: 'warn' })
 process.on('disconnect', () => {
   cluster.close().then(
     () => process.exit(0),

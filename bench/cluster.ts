@@ -15,12 +15,20 @@ export interface Cluster {
   close(): Promise<void>
 }
 
+export interface ClusterOptions {
+  /** Workers that wait, for each runtime. Default 0. */
+  pool?: number
+  /** Where the managers run. Default: on the cores that they lend. */
+  managers?: readonly number[]
+}
+
 /** A cluster of one node that lends these cores. Whatever fails between start and end ends it too. */
 export async function withCluster<T>(
   cores: readonly number[],
   use: (cluster: Cluster) => Promise<T>,
+  options: ClusterOptions = {},
 ): Promise<T> {
-  const cluster = await startCluster(cores)
+  const cluster = await startCluster(cores, options)
   try {
     return await use(cluster)
   } finally {
@@ -28,9 +36,12 @@ export async function withCluster<T>(
   }
 }
 
-async function startCluster(cores: readonly number[]): Promise<Cluster> {
-  // The managers themselves may run on any core that is used.
-  const child = forkOn(cores, join(import.meta.dirname, 'cluster-process.js'), [cores.join(',')])
+async function startCluster(
+  cores: readonly number[],
+  { pool = 0, managers = cores }: ClusterOptions,
+): Promise<Cluster> {
+  const program = join(import.meta.dirname, 'cluster-process.js')
+  const child = forkOn(managers, program, [cores.join(','), String(pool)])
   const url = await urlOf(child)
   const pid = child.pid!
   return {

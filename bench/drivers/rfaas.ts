@@ -102,9 +102,10 @@ function driver({ description, runtime, calls, deploy }: Way): Driver {
 
 /** The parts of a deployment end with the answers to its requests. */
 async function watchDeploy<T>(step: Step, deploy: () => Promise<T>): Promise<T> {
-  const stop = onAnswer((method, path) => {
+  const stop = onAnswer((method, path, status) => {
     if (path.startsWith('/v1/code/')) step('code')
-    if (method === 'POST' && path.startsWith('/v1/executors')) step('spawn')
+    // A node that lacks the code says so first.
+    if (method === 'POST' && path === '/v1/executors') step(status === 404 ? 'code' : 'spawn')
   })
   try {
     return await deploy()
