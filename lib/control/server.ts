@@ -135,6 +135,8 @@ export async function createServer(options: ServerOptions): Promise<ControlServe
   const app = fastify({
     loggerInstance: logger as FastifyBaseLogger,
     logController: new LogController({ disableRequestLogging: true }),
+    // Nothing is logged with a request's own logger.
+    childLoggerFactory: (parent) => parent,
     bodyLimit: options.bodyLimit ?? 1024 * 1024,
     // Both ends of a slow-loris: a request that trickles in and a connection that says nothing.
     requestTimeout: options.requestTimeoutMs ?? 30_000,

@@ -54,8 +54,6 @@ class LmdbStore implements Store {
   readonly #queue: Changes[] = []
   /** The flush of what is queued. */
   #next: Promise<void> | undefined
-  /** The number of the transaction that is being written. */
-  #transaction = 0
   #failure: RfaasError | undefined
   #fail: (failure: RfaasError) => void = () => undefined
   readonly failed = new Promise<RfaasError>((resolve) => (this.#fail = resolve))
@@ -157,7 +155,7 @@ class LmdbStore implements Store {
     // LMDB must not be touched once a write has failed: its memory is not sound then. The entry of
     // the owner stays, but it names a process that will be gone, and so stops nobody.
     if (this.#failure !== undefined) return
-    this.#transact(() => this.#put(keys.owner, undefined))
+    this.#change((put) => put(keys.owner, undefined))
     await this.#db.close()
   }
 
@@ -185,45 +183,50 @@ class LmdbStore implements Store {
   }
 
   #write(batch: readonly Changes[]): void {
-    this.#transact(() => {
-      for (const { epoch, clock, leases, removedLeases, nodes, ledger, usage } of batch) {
-        if (epoch !== undefined) this.#put(keys.epoch, epoch)
-        for (const lease of leases ?? []) this.#put(`lease/${lease.id}`, lease)
-        for (const node of nodes ?? []) this.#put(`node/${node.name}`, node)
-        if (clock !== undefined) this.#put(keys.clock, clock)
-        for (const entry of ledger ?? []) this.#put(ledgerKey(entry), entry)
-        for (const sums of usage ?? []) this.#put(`usage/${sums.tenant}`, sums)
-        for (const id of removedLeases ?? []) this.#put(`lease/${id}`, undefined)
+    this.#change((put) => {
+      for (const { clock, leases, removedLeases, nodes, ledger, usage } of batch) {
+        for (const lease of leases ?? []) put(`lease/${lease.id}`, lease)
+        for (const node of nodes ?? []) put(`node/${node.name}`, node)
+        if (clock !== undefined) put(keys.clock, clock)
+        for (const entry of ledger ?? []) put(ledgerKey(entry), entry)
+        for (const sums of usage ?? []) put(`usage/${sums.tenant}`, sums)
+        for (const id of removedLeases ?? []) put(`lease/${id}`, undefined)
       }
+      // It only grows: the last one stands for all.
+      const epoch = batch.findLast((changes) => changes.epoch !== undefined)?.epoch
+      if (epoch !== undefined) put(keys.epoch, epoch)
     })
   }
 
-  #transact<T>(work: () => T): T {
+  /** One transaction, with the sum over all records. `put` with undefined removes the record. */
+  #change<T>(what: (put: (key: string, value: unknown) => void) => T): T {
     return this.#db.transactionSync(() => {
-      this.#transaction = lastTransaction(this.#db) + 1
-      return work()
+      const transaction = lastTransaction(this.#db) + 1
+      const before: Pick<RecordSum, 'count' | 'checksums'> =
+        this.#read(keys.sum, RecordSum) ?? emptySum
+      let sum = before
+      const result = what((key, value) => {
+        const old = this.#db.get(key)
+        const text = value === undefined ? undefined : encodeRecord(key, value)
+        sum = replaceInSum(sum, old, text)
+        if (text !== undefined) this.#db.putSync(key, text)
+        else if (old !== undefined) this.#db.removeSync(key)
+      })
+      if (sum !== before) {
+        this.#db.putSync(keys.sum, encodeRecord(keys.sum, { ...sum, transaction }))
+      }
+      return result
     })
-  }
-
-  /** Within a transaction, as the sum changes with it. Undefined removes the record. */
-  #put(key: string, value: unknown): void {
-    const before = this.#db.get(key)
-    const after = value === undefined ? undefined : encodeRecord(key, value)
-    const counted = replaceInSum(this.#read(keys.sum, RecordSum) ?? emptySum, before, after)
-    const sum: RecordSum = { ...counted, transaction: this.#transaction }
-    if (after !== undefined) this.#db.putSync(key, after)
-    else if (before !== undefined) this.#db.removeSync(key)
-    this.#db.putSync(keys.sum, encodeRecord(keys.sum, sum))
   }
 
   /** Two managers on one store would grant the same cores. LMDB's writer lock spans processes, so
    * reading the owner and becoming it is one step. */
   #takeOwnership(dataDir: string): void {
-    const holder = this.#transact((): ProcessIdentity | undefined => {
+    const holder = this.#change((put): ProcessIdentity | undefined => {
       const current = this.#read(keys.owner, ProcessIdentity)
       if (current !== undefined && isRunning(current)) return current
-      this.#put(keys.owner, thisProcess())
-      if (this.#db.get(keys.version) === undefined) this.#put(keys.version, formatVersion)
+      put(keys.owner, thisProcess())
+      if (this.#db.get(keys.version) === undefined) put(keys.version, formatVersion)
       return undefined
     })
     if (holder === undefined) return
