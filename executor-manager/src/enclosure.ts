@@ -56,6 +56,7 @@ export class Enclosure {
   #share: EnclosureShare = { cores: [], memoryBytes: 0 }
   /** What ran before is not the lease's. */
   #cpuMsBefore = 0
+  readonly #readable = new Map<'shm' | 'verbs', string[]>()
   #waiting: { runtime: Runtime; worker: WorkerProcess } | undefined
 
   constructor(confinement: Confinement, spec: EnclosureSpec) {
@@ -88,7 +89,7 @@ export class Enclosure {
 
   /** A worker that waits for the lease to come. */
   prepare(runtime: Runtime, logger: Logger): WorkerProcess {
-    const worker = this.#start(runtime, this.#settings(undefined, true), logger)
+    const worker = this.#start(runtime, this.#settings(undefined, 'shm'), logger)
     this.#waiting = { runtime, worker }
     return worker
   }
@@ -102,7 +103,7 @@ export class Enclosure {
       this.#waiting = undefined
       return waiting.worker
     }
-    return this.#start(runtime, this.#settings(packagePath, provider === 'shm'), logger)
+    return this.#start(runtime, this.#settings(packagePath, provider), logger)
   }
 
   /** Until every worker that was started with it has ended. */
@@ -144,7 +145,9 @@ export class Enclosure {
   assignment({ request, packagePath, core }: WorkerPlace): Assignment {
     const { memoryBytes, cores } = this.#share
     const rdma = request.provider === 'verbs'
-    const there = this.#readable(rdma).some((path) => packagePath.startsWith(`${path}/`))
+    const there = this.#readableOver(request.provider).some((path) =>
+      packagePath.startsWith(`${path}/`),
+    )
     return {
       core,
       package: there ? [] : [packagePath],
@@ -171,7 +174,8 @@ export class Enclosure {
   }
 
   /** Without a path for a worker that is to wait: then its package is shown to it later. */
-  #settings(packagePath: string | undefined, shm: boolean): PlaceSettings {
+  #settings(packagePath: string | undefined, provider: 'shm' | 'verbs'): PlaceSettings {
+    const shm = provider === 'shm'
     const { allowNetwork: network } = this.#confinement
     // Landlock alone knows no later.
     const early = packagePath !== undefined && !this.#confinement.has('mount')
@@ -179,7 +183,7 @@ export class Enclosure {
       // RDMA devices belong to the host's network; then the other layers forbid the rest of it.
       layer: this.#confinement.active.filter((name) => shm || name !== 'network'),
       ...(this.#claim && { uid: this.#claim.uid }),
-      read: [...this.#readable(!shm), ...(early ? [packagePath] : [])],
+      read: [...this.#readableOver(provider), ...(early ? [packagePath] : [])],
       ...(this.#folder !== undefined && { write: [this.#folder] }),
       ...(!shm && { device: ['/dev/infiniband'] }),
       ...(this.#cgroup && { cgroup: this.#cgroup.joinFiles }),
@@ -189,9 +193,13 @@ export class Enclosure {
     }
   }
 
-  #readable(rdma: boolean): string[] {
+  /** What a worker may read beside its package. */
+  #readableOver(provider: 'shm' | 'verbs'): string[] {
     const { allowNetwork: network } = this.#confinement
-    return readablePaths([this.#spec.modules], { network, rdma })
+    let found = this.#readable.get(provider)
+    found ??= readablePaths([this.#spec.modules], { network, rdma: provider === 'verbs' })
+    this.#readable.set(provider, found)
+    return found
   }
 }
 

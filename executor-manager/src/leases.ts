@@ -5,6 +5,7 @@
 //
 // When the resource manager takes a lease back, there is a notice: workers refuse new calls and finish
 // those that run, nothing new is started, and at the end of the notice the lease ends.
+import { createPublicKey, type KeyObject } from 'node:crypto'
 import type {
   ExecutorInfo,
   ExecutorRequest,
@@ -16,7 +17,7 @@ import type {
 import type { Logger } from '../../lib/control/log.js'
 import type { EventStream } from '../../lib/control/server.js'
 import type { Clock } from '../../lib/control/clock.js'
-import { verifyToken } from '../../lib/control/token.js'
+import { checkClaims, openToken } from '../../lib/control/token.js'
 import { RfaasError } from '../../lib/errors.js'
 import { formatBytes } from '../../lib/units.js'
 import type { Enclosure } from './enclosure.js'
@@ -26,6 +27,7 @@ import type { ServedCalls } from './worker-events.js'
 import type { PackageStore } from './packages.js'
 
 const maxEnded = 65_536
+const maxOpened = 1024
 // Timers stand still while the machine sleeps, clocks do not: a lease looks again.
 const lookAgainMs = 60_000
 // Beyond the grace period, for the last processes of a lease whose cores the next one waits for.
@@ -88,7 +90,9 @@ export class LeaseTable {
   readonly #fence = new Fence(maxEnded)
   /** Of leases that are being revoked, whether or not they have come here. */
   readonly #notices = new Map<string, Notice>()
-  #publicKey: string | undefined
+  #publicKey: KeyObject | undefined
+  /** What tokens say whose signature has been verified: each comes with several requests. */
+  readonly #opened = new Map<string, LeaseClaims>()
   #shut = false
 
   constructor(options: LeaseTableOptions) {
@@ -97,7 +101,8 @@ export class LeaseTable {
 
   /** What the resource manager says when the node registers. */
   welcomed(publicKey: string, epoch: number, live: readonly string[]): void {
-    this.#publicKey = publicKey
+    this.#publicKey = createPublicKey(publicKey)
+    this.#opened.clear()
     this.#fence.welcomed(epoch, live)
   }
 
@@ -120,10 +125,14 @@ export class LeaseTable {
         'this node has not reached its resource manager yet and cannot check tokens: try again',
       )
     }
-    const claims = verifyToken(token, this.#publicKey, {
-      node: this.#options.node,
-      nowMs: this.#options.clock.now(),
-    })
+    let claims = this.#opened.get(token)
+    if (claims === undefined) {
+      claims = openToken(token, this.#publicKey)
+      const [oldest] = this.#opened.keys()
+      if (this.#opened.size >= maxOpened && oldest !== undefined) this.#opened.delete(oldest)
+      this.#opened.set(token, claims)
+    }
+    checkClaims(claims, { node: this.#options.node, nowMs: this.#options.clock.now() })
     this.#fence.check(claims)
     return claims
   }
@@ -235,7 +244,6 @@ export class LeaseTable {
       }
     })()
     lease.starting.set(starting, request)
-    this.#options.active(id)
     try {
       const executor = await starting
       if (caller.aborted) {
@@ -249,6 +257,8 @@ export class LeaseTable {
       return executor.info
     } finally {
       lease.starting.delete(starting)
+      // Not before: whoever waits for the workers does not wait for this.
+      this.#options.active(id)
     }
   }
 

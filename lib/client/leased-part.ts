@@ -19,6 +19,8 @@ import { uploadPackage, type FunctionPackage } from './package.js'
 
 const startTimeoutMs = 60_000
 const eventsRetryMs = 500
+// Until the node is asked for events of a lease on which nothing is started.
+const followMs = 100
 // How long its executor manager is silent before a node counts as unreachable.
 const unreachableMs = 5_000
 // A node that can be reached ends its lease by itself, and says so first.
@@ -51,6 +53,7 @@ export class LeasedPart {
   #revoking = false
   #heard = true
   #over = false
+  #beginning: NodeJS.Timeout | undefined
 
   constructor(
     info: LeasePart,
@@ -64,7 +67,8 @@ export class LeasedPart {
     this.#token = token
     this.#listener = listener
     this.#setEnd(endsBy)
-    void this.#follow()
+    // What it tells first is of the workers, and these are not held up by it.
+    this.#beginning = setTimeout(() => this.#begin(), followMs).unref()
   }
 
   get over(): boolean {
@@ -81,16 +85,24 @@ export class LeasedPart {
     return this.#heard
   }
 
-  /** Ships the package and starts a worker on each core. */
+  /** Starts a worker on each core. The package is shipped if the node says that it lacks it. */
   async start(code: FunctionPackage, body: ExecutorRequest): Promise<ExecutorInfo> {
-    await uploadPackage(this.info.executorManager, this.#access, code)
-    const executor = await request(this.#at('/v1/executors'), {
-      method: 'POST',
-      ...this.#access,
-      body,
-      schema: ExecutorInfo,
-      timeoutMs: startTimeoutMs,
+    const start = (): Promise<ExecutorInfo> =>
+      request(this.#at('/v1/executors'), {
+        method: 'POST',
+        ...this.#access,
+        body,
+        schema: ExecutorInfo,
+        timeoutMs: startTimeoutMs,
+      })
+    const executor = await start().catch(async (error: unknown) => {
+      if (!(error instanceof RfaasError) || error.field !== 'package' || error.status !== 404) {
+        throw error
+      }
+      await uploadPackage(this.info.executorManager, this.#access, code)
+      return start()
     })
+    this.#begin()
     // Numbered as they are in calls; one that has ended in this moment is missing.
     const { node, cores } = this.info
     if (cores.every((_core, index) => executor.workers[index]?.worker === index)) return executor
@@ -127,7 +139,15 @@ export class LeasedPart {
     this.#over = true
     clearTimeout(this.#lapse)
     clearTimeout(this.#silence)
+    clearTimeout(this.#beginning)
     this.#abort.abort()
+  }
+
+  #begin(): void {
+    if (this.#beginning === undefined || this.#over) return
+    clearTimeout(this.#beginning)
+    this.#beginning = undefined
+    void this.#follow()
   }
 
   #setEnd(endsBy: number): void {

@@ -38,18 +38,12 @@ export async function readPackage(path: string): Promise<FunctionPackage> {
   return { sha256: createHash('sha256').update(code).digest('hex'), runtime, code }
 }
 
-/** Makes sure that the node has the package. */
+/** Ships the package to the node. */
 export async function uploadPackage(
   executorManager: string,
   access: Pick<CallOptions, 'token' | 'transport' | 'timeoutMs'>,
   { sha256, code }: FunctionPackage,
 ): Promise<void> {
   const url = new URL(`/v1/code/${sha256}`, executorManager).href
-  try {
-    await request(url, { method: 'HEAD', ...access })
-    return
-  } catch (error) {
-    if (!(error instanceof RfaasError) || error.status !== 404) throw error
-  }
   await request(url, { method: 'PUT', ...access, body: code, timeoutMs: uploadTimeoutMs })
 }
