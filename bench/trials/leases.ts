@@ -17,7 +17,7 @@ import type { Point } from '../results.js'
 import { distributionOf } from '../statistics.js'
 import type { Context, Trial } from './trial.js'
 
-const concurrencies = [1, 16, 64]
+const concurrencies = [1, 8, 16, 64]
 const defaultSamples = 5_000
 const coresPerNode = 4096
 const memoryBytes = 16 * 1024 * 1024
