@@ -4,6 +4,7 @@
 // a folder in each controller's own tree.
 import { randomBytes } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
+import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { isRunning, thisProcess } from '../../lib/control/process-identity.js'
@@ -128,8 +129,11 @@ export class Cgroup {
   async remove(): Promise<void> {
     const deadline = performance.now() + removalMs
     for (const folder of this.#all) {
-      // Cached pages of files would keep the kernel's part of the group in memory, for ever.
-      if (this.#version === 1) write(join(folder, 'memory.force_empty'), '0')
+      // Cached pages of files would keep the kernel's part of the group in memory, for ever. It waits
+      // for all processors, which must not hold up other leases.
+      if (this.#version === 1 && existsSync(join(folder, 'memory.force_empty'))) {
+        await writeFile(join(folder, 'memory.force_empty'), '0').catch(() => undefined)
+      }
       while (!remove(folder) && performance.now() < deadline) {
         this.#kill(folder)
         await sleep(5)
