@@ -287,6 +287,8 @@ export interface NativeWorkerOptions {
   functions: readonly string[]
   /** Where to report a function that ran past its deadline before the process ends. */
   eventsFd: number
+  /** A file of 8 bytes that the worker takes over and keeps the id of its last request in; -1: none. */
+  startedFd: number
 }
 
 /** The worker's end of one connection, for functions written in JavaScript. */

@@ -14,7 +14,7 @@ import type {
 import type { Logger } from '../../lib/control/log.js'
 import { RfaasError } from '../../lib/errors.js'
 import type { Enclosure } from './enclosure.js'
-import { inheritedSocket } from './sandbox.js'
+import { inheritedSocket, startedFd } from './sandbox.js'
 import type { ServedCalls } from './worker-events.js'
 import type { WorkerEnd, WorkerProcess, WorkerReady } from './worker-process.js'
 
@@ -183,6 +183,7 @@ export class Executor {
         payload_bytes: request.payloadBytes,
         output_bytes: request.outputBytes,
         hot_timeout_us: request.hotTimeoutMs * 1000,
+        started_fd: startedFd,
       },
       readyTimeoutMs: spec.readyTimeoutMs,
       served: (calls) => spec.events.served(calls),
@@ -238,9 +239,14 @@ export class Executor {
     }
   }
 
-  #lost(place: Place, end: WorkerEnd): WorkerLostEvent {
-    const event: WorkerLostEvent = { executor: this.id, worker: place.index, cause: end.cause }
-    return end.requestId === undefined ? event : { ...event, requestId: end.requestId }
+  #lost(place: Place, { cause, requestId, lastStarted }: WorkerEnd): WorkerLostEvent {
+    return {
+      executor: this.id,
+      worker: place.index,
+      cause,
+      ...(requestId !== undefined && { requestId }),
+      ...(lastStarted !== undefined && { lastStarted }),
+    }
   }
 
   /** Indices in calls mean the same in every worker, or calls would reach the wrong function. */

@@ -65,6 +65,9 @@ export type UnconfinedEvent = Static<typeof UnconfinedEvent>
 /** Where the launcher puts the worker's socket, as the fabric's address of it. */
 export const inheritedSocket = 'fd:4'
 
+/** Where the launcher puts the file for the id of the worker's last request. */
+export const startedFd = 5
+
 /** A program in its sandbox. */
 export interface Confined {
   /** Its pipes are those of a worker: 0 to 2, and 3 for events. */

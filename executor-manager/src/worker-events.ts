@@ -33,6 +33,8 @@ const WorkerEvent = Type.Union([
     function: Type.Optional(functionName),
     requestId: Type.Optional(requestId),
   }),
+  // From the launcher, when the worker has ended: the request that it started last, 0 for none.
+  Type.Object({ event: Type.Literal('last-started'), requestId }),
   Type.Object({
     event: Type.Literal('timeout'),
     function: Type.Optional(functionName),

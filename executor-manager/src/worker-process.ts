@@ -62,6 +62,8 @@ export interface WorkerEnd {
   cause: string
   /** The request that was running. */
   requestId: string | undefined
+  /** Requests with greater ids did not run; undefined: nobody knows. */
+  lastStarted: string | undefined
   /** Asked for with `stop` or `kill`. */
   expected: boolean
   cpuMs: number
@@ -96,6 +98,7 @@ export class WorkerProcess {
   #failure: { cause: string; code: 'ERR_RFAAS_PACKAGE' | 'ERR_RFAAS_EXECUTOR' } | undefined
   #timedOut = false
   #functions: readonly string[] = []
+  #lastStarted: string | undefined
   #running: { function: string | undefined; requestId: string | undefined } | undefined
 
   constructor({ program, enclosure, place, logger }: WorkerSpec) {
@@ -232,6 +235,9 @@ export class WorkerProcess {
       case 'refused':
         logger.warn({ reason: event.reason }, 'refused a client')
         return
+      case 'last-started':
+        this.#lastStarted = event.requestId
+        return
       case 'timeout':
         this.#timedOut = true
         this.#setRunning(event.function, event.requestId)
@@ -293,6 +299,7 @@ export class WorkerProcess {
     const end: WorkerEnd = {
       cause: `${this.#name} ${this.#causeOf(outcome)}`,
       requestId: this.#running?.requestId,
+      lastStarted: this.#lastStarted,
       expected: this.#expected,
       cpuMs: Math.max(0, outcome.cpuMs - this.#cpuMsBefore),
     }

@@ -90,10 +90,13 @@ export class Deployment {
   }
 
   /** The worker's number in calls; undefined when the executor is not of this deployment. */
-  workerLost(part: LeasedPart, { executor, worker, cause }: WorkerLostEvent): number | undefined {
+  workerLost(
+    part: LeasedPart,
+    { executor, worker, cause, lastStarted = 'Infinity' }: WorkerLostEvent,
+  ): number | undefined {
     const number = this.#numberOf(part, executor, worker)
     if (number !== undefined)
-      this.#tell((functions) => functions.workerLost(number, cause, Infinity))
+      this.#tell((functions) => functions.workerLost(number, cause, Number(lastStarted)))
     return number
   }
 

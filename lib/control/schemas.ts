@@ -502,6 +502,8 @@ export const WorkerLostEvent = Type.Object(
     cause: Type.String(),
     /** The request that was running when it ended, decimal; absent when it was idle. */
     requestId: Type.Optional(Type.String({ pattern: '^[0-9]{1,20}$' })),
+    /** The request that it started last, decimal: those after it did not run. Absent when nobody knows. */
+    lastStarted: Type.Optional(Type.String({ pattern: '^[0-9]{1,20}$' })),
   },
   closed,
 )

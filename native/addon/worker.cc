@@ -85,6 +85,7 @@ Napi::Value Worker::create(const Napi::CallbackInfo& info) {
         init.functions.push_back(functions.Get(i).ToString().Utf8Value());
     }
     init.options.function_count = static_cast<uint32_t>(init.functions.size());
+    init.options.started_fd = options.Get("startedFd").ToNumber().Int32Value();
     init.events_fd = options.Get("eventsFd").ToNumber().Int32Value();
     init.on_event = info[1].As<Napi::Function>();
     return construct(env, Module::of(env).worker_class, init);

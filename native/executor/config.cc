@@ -46,6 +46,8 @@ bool apply(const std::string& key, const std::string& value, Config* config) {
         return parse_number(value, &channel.output_bytes);
     else if (key == "hot_timeout_us")
         return parse_number(value, &config->hot_timeout_us);
+    else if (key == "started_fd")
+        return parse_number(value, &channel.started_fd);
     else if (key == "worker")
         return parse_number(value, &config->worker);
     else

@@ -2,6 +2,7 @@
 
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -41,6 +42,7 @@ bool same_ticket(const uint8_t* a, const uint8_t* b) {  // in constant time
 WorkerChannel::~WorkerChannel() {
     pair_.reset();
     if (epoll_ >= 0) ::close(epoll_);
+    if (started_ != &unheeded_) ::munmap(started_, sizeof *started_);
 }
 
 int WorkerChannel::open(const WorkerOptions& options, std::string* reason) {
@@ -50,7 +52,10 @@ int WorkerChannel::open(const WorkerOptions& options, std::string* reason) {
         *reason = "slots, payload_bytes, output_bytes or the number of functions is out of range";
         return -EINVAL;
     }
-    int rc = fabric::open_device(options.provider, options.device, &device_, reason);
+    *reason = "cannot map the file for the last request";
+    int rc = map_started();
+    if (rc < 0) return rc;
+    rc = fabric::open_device(options.provider, options.device, &device_, reason);
     if (rc < 0) return rc;
     const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
     input_stride_ = wire::slot_stride(options.payload_bytes);
@@ -89,6 +94,19 @@ int WorkerChannel::open(const WorkerOptions& options, std::string* reason) {
         if (::epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) != 0) return -errno;
     }
     reason->clear();
+    return 0;
+}
+
+int WorkerChannel::map_started() {
+    if (options_.started_fd < 0) return 0;
+    struct stat file = {};
+    if (::fstat(options_.started_fd, &file) != 0) return -errno;
+    if (file.st_size < static_cast<off_t>(sizeof *started_)) return -EINVAL;
+    void* page = ::mmap(nullptr, sizeof *started_, PROT_READ | PROT_WRITE, MAP_SHARED,
+                        options_.started_fd, 0);
+    if (page == MAP_FAILED) return -errno;
+    ::close(options_.started_fd);
+    started_ = static_cast<std::atomic<uint64_t>*>(page);
     return 0;
 }
 
@@ -171,7 +189,10 @@ void WorkerChannel::admit(std::unique_ptr<fabric::ConnectionRequest> request) {
         rc = pair_->post_receive(kReceive);
     }
     std::memset(table_->data(), 0, table_->length());
-    if (!resumed) std::fill(slots_.begin(), slots_.end(), Slot{});
+    if (!resumed) {
+        std::fill(slots_.begin(), slots_.end(), Slot{});
+        started_->store(0, std::memory_order_release);
+    }
     session_ = hello.session;
     unsignaled_ = 0;
     inline_bytes_ = pair_->inline_bytes();
@@ -296,6 +317,7 @@ bool WorkerChannel::accept_request(const fabric::Completion& completion, Call* c
                  " functions, none of index " + std::to_string(header.function));
         return false;
     }
+    started_->store(header.request_id, std::memory_order_release);
     call->slot = index;
     call->function = header.function;
     call->input = begin + wire::kPayloadOffset;

@@ -5,10 +5,14 @@
 // back and inquire. A client of another session gets fresh slots, once no call of the last one
 // runs.
 //
+// The id of the request that next() returned last stands in a file, if somebody has asked for it
+// (`started_fd`, 64 bits): who sees the worker end without a word knows by it what has not run.
+//
 // Everything that a request says comes from the client and is checked on a copy. What a client can
 // break that way is its own connection.
 #pragma once
 
+#include <atomic>
 #include <deque>
 #include <memory>
 #include <string>
@@ -30,6 +34,7 @@ struct WorkerOptions {
     uint32_t payload_bytes = 1 << 20;
     uint32_t output_bytes = 1 << 20;
     uint32_t function_count = 0;
+    int started_fd = -1;  // a file of at least 8 bytes, or -1; the channel takes it over
 };
 
 struct Call {
@@ -106,6 +111,7 @@ class WorkerChannel {
         SlotState state = SlotState::kAnswered;
     };
 
+    [[nodiscard]] int map_started();
     void serve_connections();
     void hear_client();
     void admit(std::unique_ptr<fabric::ConnectionRequest> request);
@@ -141,6 +147,8 @@ class WorkerChannel {
     uint32_t unsignaled_ = 0;
     uint32_t idle_looks_ = 0;
     uint64_t dropped_ = 0;  // of listener_->dropped(), told already
+    std::atomic<uint64_t> unheeded_{0};
+    std::atomic<uint64_t>* started_ = &unheeded_;  // the last request, for who sees the worker end
 };
 
 }  // namespace rfaas::invocation

@@ -13,12 +13,15 @@
 // run only when all limits hold: until then nothing but our own programs runs in there.
 //
 // Descriptors: 0 to 2 and 3 (events) are the worker's. 4 is the configuration, and for the worker
-// the socket that it listens on. Higher ones stay open in init and nowhere below: the manager sees
-// by them that everything has ended.
+// the socket that it listens on. 5 is for the worker a file that it keeps the id of its last
+// request in; the first process tells it when the worker has ended, as the last event. Those that
+// come from the manager stay open in init and nowhere below: the manager sees by them that
+// everything has ended.
 #include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -52,6 +55,7 @@ namespace {
 constexpr int kEventsFd = 3;
 constexpr int kConfigFd = 4;
 constexpr int kSocketFd = 4;
+constexpr int kStartedFd = 5;
 constexpr int kHeldFd = 5;
 constexpr int kUnconfined = 125;  // exit code: the worker was not started
 constexpr size_t kMaxConfig = 1 << 20;
@@ -174,7 +178,8 @@ long clone_into(const Config& config, uint32_t layers) {
 
 // ── the worker's process, before it is the worker ───────────────────────────────────────────────
 
-[[noreturn]] void become_worker(const Config& config, char** command, pid_t init) {
+[[noreturn]] void become_worker(const Config& config, char** command, pid_t init,
+                                const UniqueFd& started) {
     std::string reason;
     sigset_t none;
     ::sigemptyset(&none);
@@ -189,8 +194,10 @@ long clone_into(const Config& config, uint32_t layers) {
     if (::getppid() != init) ::_exit(kUnconfined);
     if (config.has(kLandlock) && !restrict_files(config, &reason)) fail("landlock", reason);
     if (config.has(kSeccomp) && !filter_system_calls(config, &reason)) fail("seccomp", reason);
+    if (::dup2(started.get(), kStartedFd) != kStartedFd) fail("start", because("dup2"));
+    if (config.socket.empty()) ::close(kSocketFd);
     // One of them tells init that we have come so far.
-    if (close_descriptors(config.socket.empty() ? kSocketFd : kSocketFd + 1) < 0) {
+    if (close_descriptors(kStartedFd + 1) < 0) {
         fail("start", because("cannot close inherited files"));
     }
     ::execv(command[0], command);
@@ -262,7 +269,7 @@ void assign(const Config& config, const Assignment& assignment, pid_t worker) {
 }
 
 [[noreturn]] void run_init(const Config& config, char** command, Inbox* inbox, const UniqueFd& go,
-                           const UniqueFd& status) {
+                           const UniqueFd& status, const UniqueFd& started) {
     std::string reason;
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     char byte = 0;
@@ -281,7 +288,7 @@ void assign(const Config& config, const Assignment& assignment, pid_t worker) {
     const pid_t init = ::getpid();
     const pid_t worker = ::fork();
     if (worker < 0) fail("start", because("cannot fork"));
-    if (worker == 0) become_worker(config, command, init);
+    if (worker == 0) become_worker(config, command, init, started);
     ::close(confined[1]);
     while (::read(confined[0], &byte, 1) < 0 && errno == EINTR) {
     }
@@ -330,6 +337,26 @@ void join_groups(const Config& config) {
     }
 }
 
+// Where the worker keeps the id of the request that it has started last.
+UniqueFd make_started() {
+    const UniqueFd file(::memfd_create("rfaas-started", MFD_CLOEXEC));
+    // Out of the way of the worker's descriptors.
+    UniqueFd moved(::fcntl(file.get(), F_DUPFD_CLOEXEC, kHeldFd + 1));
+    if (!moved.valid() || ::ftruncate(moved.get(), sizeof(uint64_t)) != 0) {
+        fail("start", because("memfd"));
+    }
+    return moved;
+}
+
+// The file is the worker's to write: what it says of itself may be wrong, and it may have cut the
+// file off. A pipe that nobody empties is not waited for.
+void tell_started(const UniqueFd& started) {
+    uint64_t id = 0;
+    if (::pread(started.get(), &id, sizeof id, 0) != static_cast<ssize_t>(sizeof id)) return;
+    ::fcntl(kEventsFd, F_SETFL, O_NONBLOCK);
+    send_event("{\"event\":\"last-started\",\"requestId\":\"" + std::to_string(id) + "\"}\n");
+}
+
 // The same end as the worker's, for whoever waits for us.
 [[noreturn]] void end_like(int status) {
     if (WIFSIGNALED(status)) {
@@ -347,19 +374,20 @@ void join_groups(const Config& config) {
         fail("start", because("pipe"));
     }
     UniqueFd go_out(go[0]), go_in(go[1]), status_out(status[0]), status_in(status[1]);
+    const UniqueFd started = make_started();
     if (config.has(kCgroup)) join_groups(config);
     const long init = clone_into(config, config.layers);
     if (init < 0) fail_by_namespace(config);
     if (init == 0) {
         go_in.reset();
         status_out.reset();
-        run_init(config, command, inbox, go_out, status_in);
+        run_init(config, command, inbox, go_out, status_in, started);
     }
     go_out.reset();
     status_in.reset();
     if (config.has(kUser) && config.uid < 0) map_user(static_cast<pid_t>(init));
     if (::write(go_in.get(), "g", 1) != 1) fail("start", because("init has ended"));
-    for (int fd = 0; fd <= kSocketFd; ++fd) ::close(fd);
+    for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO, kSocketFd}) ::close(fd);
     inbox->close();  // it is init's now
 
     int ended = 0;
@@ -369,6 +397,7 @@ void join_groups(const Config& config) {
     int worker_ended = 0;
     const bool told = ::read(status_out.get(), &worker_ended, sizeof worker_ended) ==
                       static_cast<ssize_t>(sizeof worker_ended);
+    tell_started(started);
     end_like(told ? worker_ended : ended);
 }
 

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -13,6 +15,7 @@
 #include <thread>
 
 #include "core/time.h"
+#include "core/unique_fd.h"
 #include "invocation/client_channel.h"
 #include "invocation/worker_channel.h"
 
@@ -41,6 +44,8 @@ class WorkerThread final : public WorkerEvents {
         options_.output_bytes = kOutput;
         options_.function_count = kFunctions;
         std::memset(options_.ticket, 7, sizeof options_.ticket);
+        EXPECT_EQ(::ftruncate(started_.get(), sizeof(uint64_t)), 0);
+        options_.started_fd = ::dup(started_.get());
         std::string reason;
         EXPECT_EQ(channel_.open(options_, &reason), 0) << reason;
         thread_ = std::thread([this] { run(); });
@@ -62,6 +67,11 @@ class WorkerThread final : public WorkerEvents {
     [[nodiscard]] std::vector<std::string> refusals() {
         const std::lock_guard lock(mutex_);
         return refusals_;
+    }
+    [[nodiscard]] uint64_t last_started() const {
+        uint64_t id = ~uint64_t{0};
+        EXPECT_EQ(::pread(started_.get(), &id, sizeof id, 0), static_cast<ssize_t>(sizeof id));
+        return id;
     }
     std::atomic<int> clients{0};  // that are connected now
     std::atomic<uint64_t> calls{0};
@@ -122,6 +132,7 @@ class WorkerThread final : public WorkerEvents {
         }
     }
 
+    UniqueFd started_{::memfd_create("started", MFD_CLOEXEC)};
     WorkerOptions options_;
     WorkerChannel channel_;
     std::mutex mutex_;

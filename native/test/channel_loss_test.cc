@@ -73,6 +73,28 @@ TEST_F(ChannelTest, AWorkersLastReplyTellsWhichCallsHadStarted) {
     EXPECT_EQ(worker_->calls.load(), 3u);
 }
 
+TEST_F(ChannelTest, AWorkerKeepsForOthersWhichRequestItHasStartedLast) {
+    connect();
+    EXPECT_EQ(worker_->last_started(), 0u);
+    ASSERT_NO_FATAL_FAILURE(start(request(kKeep, 0)));
+    ASSERT_NO_FATAL_FAILURE(start(request(kHold, 1)));
+    ASSERT_EQ(client_->submit(request(kEcho, 2)), 0);
+    EXPECT_EQ(worker_->last_started(), 2u);
+    worker_->release();
+    EXPECT_EQ(take().slot, 1u);
+    EXPECT_EQ(take().slot, 2u);
+    EXPECT_EQ(worker_->last_started(), 3u);
+    worker_->finish_kept();
+    EXPECT_EQ(take().slot, 0u);
+    // Another client counts its own requests.
+    client_->disconnect(0);
+    ClientChannel second(device_.get(), {.workers = 1, .slots = 1});
+    ASSERT_EQ(second.open(), 0);
+    std::string reason;
+    ASSERT_EQ(connect(second, &reason), ConnectProgress::kConnected) << reason;
+    EXPECT_EQ(worker_->last_started(), 0u);
+}
+
 TEST_F(ChannelTest, AWorkerThatRefusesAnswersNewCallsOnly) {
     connect();
     ASSERT_NO_FATAL_FAILURE(start(request(kKeep, 0)));

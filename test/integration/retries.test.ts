@@ -1,6 +1,8 @@
 // Calls whose worker ends or stops: what is sent again, what is not, and what the caller is told.
+import { join } from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'
 
+import { workersOf } from '../faults/proc.js'
 import { LoneWorker, slots } from './lone-worker.js'
 import {
   bytes,
@@ -8,6 +10,7 @@ import {
   marks,
   marksIn,
   nativePackage,
+  nodePackage,
   sleeps,
   startCluster,
 } from './support.js'
@@ -99,6 +102,36 @@ describe('a worker that is killed', () => {
     expect(await behind).toEqual(bytes())
     expect(marksIn(worker.file('behind'))).toBe(1)
   })
+
+  test.each([
+    ['native', 'mark'],
+    ['node', 'markAlone'],
+  ] as const)(
+    'of a lease takes only the call along that it had started (%s)',
+    async (runtime, mark) => {
+      const cluster = await startCluster({ executorManager: { confinement: 'off' } })
+      try {
+        const path = (name: string): string => join(cluster.dataDir, name)
+        const lease = await cluster.client.lease({ cores: 1, memory: '256MiB' })
+        const code = runtime === 'native' ? nativePackage() : nodePackage
+        const functions = await lease.deploy(code, deployOptions)
+        const first = failure(functions.invoke(mark, marks(path('first'), 20_000)))
+        await running(path('first'))
+        const others = Array.from({ length: 12 }, (_, i) => path(`behind-${i}`))
+        const behind = others.map((other) => functions.invoke(mark, marks(other)))
+        process.kill(workersOf(process.pid)[0]!, 'SIGKILL')
+        expect(await first).toMatchObject({
+          code: 'ERR_RFAAS_WORKER_LOST',
+          message: expect.stringContaining('SIGKILL') as string,
+          mayHaveRun: true,
+        })
+        await Promise.all(behind)
+        expect(others.map(marksIn)).toEqual(others.map(() => 1))
+      } finally {
+        await cluster.stop()
+      }
+    },
+  )
 
   test('has its idempotent call run by another worker, and no other', async () => {
     const worker = start()

@@ -37,7 +37,8 @@ export class Channel {
     functions: readonly string[],
     events: ChannelEvents,
   ) {
-    const { provider, device, address, ticket, slots, payloadBytes, outputBytes } = configuration
+    const { provider, device, address, ticket, slots, payloadBytes, outputBytes, startedFd } =
+      configuration
     this.#worker = native.createWorker(
       {
         provider,
@@ -49,6 +50,7 @@ export class Channel {
         outputBytes,
         functions,
         eventsFd: 3,
+        startedFd,
       },
       (event, detail) => {
         if (event === 'connected') events.connected()

@@ -15,6 +15,8 @@ export interface WorkerConfiguration {
   payloadBytes: number
   outputBytes: number
   hotTimeoutUs: number
+  /** Where the id of the request that was started last is kept, if at all. */
+  startedFd: number
 }
 
 export interface Orders {
@@ -88,6 +90,7 @@ function parseConfiguration(values: ReadonlyMap<string, string>): WorkerConfigur
     payloadBytes: number('payload_bytes'),
     outputBytes: number('output_bytes'),
     hotTimeoutUs: number('hot_timeout_us'),
+    startedFd: values.has('started_fd') ? number('started_fd') : -1,
   }
 }
 
