@@ -88,13 +88,16 @@ export class LeasedPart {
   /** Starts a worker on each core. The package is shipped if the node says that it lacks it. */
   async start(code: FunctionPackage, body: ExecutorRequest): Promise<ExecutorInfo> {
     const start = (): Promise<ExecutorInfo> =>
-      request(this.#at('/v1/executors'), {
-        method: 'POST',
-        ...this.#access,
-        body,
-        schema: ExecutorInfo,
-        timeoutMs: startTimeoutMs,
-      })
+      this.#whileItAnswers((signal) =>
+        request(this.#at('/v1/executors'), {
+          method: 'POST',
+          ...this.#access,
+          body,
+          schema: ExecutorInfo,
+          timeoutMs: startTimeoutMs,
+          signal,
+        }),
+      )
     const executor = await start().catch(async (error: unknown) => {
       if (!(error instanceof RfaasError) || error.field !== 'package' || error.status !== 404) {
         throw error
@@ -108,6 +111,25 @@ export class LeasedPart {
     if (cores.every((_core, index) => executor.workers[index]?.worker === index)) return executor
     await this.stopExecutor(executor.id).catch(() => undefined)
     throw new RfaasError('ERR_RFAAS_EXECUTOR', `a worker on ${node} ended as soon as it was ready`)
+  }
+
+  /** A start may take long, as long as its executor manager is there: one that takes a moment is asked. */
+  async #whileItAnswers<T>(act: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const over = new AbortController()
+    const { signal } = over
+    const silent = new Promise<never>((_, reject) => {
+      sleep(followMs, undefined, { signal, ref: false })
+        .then(() => request(this.#at('/healthz'), { ...this.#access, signal }))
+        .catch((error: unknown) => {
+          const answered = error instanceof RfaasError && error.status !== undefined
+          if (!signal.aborted && !answered) reject(error as Error)
+        })
+    })
+    try {
+      return await Promise.race([act(signal), silent])
+    } finally {
+      over.abort()
+    }
   }
 
   async stopExecutor(id: string): Promise<void> {

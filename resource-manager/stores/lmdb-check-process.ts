@@ -1,5 +1,6 @@
 // The process that reads a store for checkLmdbStore: the arguments are its path and that of a copy, in
-// which it tries whether the store can be written, and which the caller removes. Exit code 0: it is sound; else what is wrong is on standard output. A signal that ends it is an answer too.
+// which it tries whether the store can be written, and which the caller removes. Exit code 0: it is sound;
+// else what is wrong is on standard output. A signal that ends it is an answer too.
 import { constants, copyFileSync } from 'node:fs'
 import { open, type RootDatabase } from 'lmdb'
 import { inspect } from '../../lib/control/check.js'

@@ -65,14 +65,14 @@ async function withCopy(act: (dataDir: string, file: string) => Promise<void>): 
 }
 
 /** Loads it, and uses it; undefined when the store was refused as damaged. */
-async function load(dataDir: string): Promise<Snapshot | undefined> {
+async function load(dataDir: string, use = true): Promise<Snapshot | undefined> {
   let snapshot: Snapshot | undefined
   const refused = await refusal(async () => {
     await checkLmdbStore(lmdbStorePath(dataDir))
     const store = openLmdbStore(dataDir, 0)
     try {
       snapshot = await store.load()
-      for (const lease of leases) {
+      for (const lease of use ? leases : []) {
         await store.commit({ leases: [lease, { ...lease, id: 'l-new' }], removedLeases: ['l-new'] })
       }
       expect(await store.load()).toEqual(snapshot)
@@ -178,7 +178,8 @@ describe('a store', () => {
         const spoilt = Buffer.from(bytes)
         spoil(spoilt, { what: 'older', at: page, seed: 0 })
         writeFileSync(file, spoilt)
-        const snapshot = await load(dataDir)
+        // An older list of free pages is found only when LMDB, using it, ends the process.
+        const snapshot = await load(dataDir, false)
         if (snapshot === undefined) refused.push(page)
         else expect(snapshot).toEqual(whole)
       })
