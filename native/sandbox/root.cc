@@ -82,7 +82,9 @@ bool expose(const std::string& path, uint64_t attributes, std::string* reason) {
     return true;
 }
 
-constexpr unsigned long kPrivate = MS_NOSUID | MS_NODEV | MS_NOEXEC;
+// Without times of access: a worker that starts follows links here, and noting when is writing,
+// with which the root cannot become read-only.
+constexpr unsigned long kPrivate = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME;
 
 bool mount_tmpfs(const char* path, const char* options, std::string* reason) {
     if (::mount("tmpfs", path, "tmpfs", kPrivate, options) == 0) return true;
