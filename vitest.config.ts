@@ -15,6 +15,5 @@ export default defineConfig({
     fileParallelism: !verbs,
     testTimeout: (verbs ? 300 : 30) * seconds,
     hookTimeout: (verbs ? 300 : 60) * seconds,
-    retry: 0,
   },
 })

@@ -7,6 +7,7 @@
       "native/fabric/shm/shm_handshake.cc",
       "native/fabric/shm/shm_provider.cc",
       "native/fabric/shm/shm_datapath.cc",
+      "native/fabric/shm/shm_queue_pair.cc",
       "native/invocation/client_channel.cc",
       "native/invocation/watchdog.cc",
       "native/invocation/worker_channel.cc"
@@ -55,6 +56,7 @@
     ],
     "test_sources": [
       "native/test/fabric_test.cc",
+      "native/test/fabric_connection_test.cc",
       "native/test/shm_test.cc",
       "native/test/shm_hostile_test.cc",
       "native/test/call_stats_test.cc",

@@ -149,40 +149,38 @@ function spinning(functions: Functions, name: FunctionName): Calls {
 }
 
 function awaited(functions: Functions, name: FunctionName): Calls {
-  let input = functions.allocate(8)
-  let output: Uint8Array = new Uint8Array(0)
-  const operation: Operation = {
+  return copied(functions, (input, answered) => ({
     kind: 'async',
-    call: async () => {
-      output = await functions.invoke(name, input)
-    },
-  }
-  return {
-    operation,
-    use: (payload) => {
-      if (payload.byteLength !== input.byteLength) input = functions.allocate(payload.byteLength)
-      input.set(payload)
-    },
-    result: () => output,
-  }
+    call: async () => answered(await functions.invoke(name, input())),
+  }))
 }
 
 function mapped(functions: Functions, name: FunctionName): Calls {
-  let input = functions.allocate(8)
-  let output: Uint8Array = new Uint8Array(0)
-  const operation: Operation = {
+  return copied(functions, (input, answered) => ({
     kind: 'batch',
     call: async (count, concurrency) => {
-      const inputs = new Array<Uint8Array>(count).fill(input)
-      output = (await functions.map(name, inputs, { concurrency })).at(-1)!
+      const inputs = new Array<Uint8Array>(count).fill(input())
+      answered((await functions.map(name, inputs, { concurrency })).at(-1)!)
     },
-  }
+  }))
+}
+
+/** Calls with registered input whose results are copies. */
+function copied(
+  functions: Functions,
+  operation: (input: () => Uint8Array, answered: (output: Uint8Array) => void) => Operation,
+): Calls {
+  let input = functions.allocate(8)
+  let last: Uint8Array = new Uint8Array(0)
   return {
-    operation,
+    operation: operation(
+      () => input,
+      (output) => (last = output),
+    ),
     use: (payload) => {
       if (payload.byteLength !== input.byteLength) input = functions.allocate(payload.byteLength)
       input.set(payload)
     },
-    result: () => output,
+    result: () => last,
   }
 }

@@ -35,9 +35,14 @@ export function createSocketFolder(parent: string): string {
   }
 }
 
-/** Addresses of UNIX sockets have 107 bytes; ours add up to 31 to the folder and its own name. */
+// What mkdtemp adds to the prefix.
+const randomCharacters = 6
+const addressBytes = 107
+
+/** Addresses of UNIX sockets end after 107 bytes, with the folder and a socket in it. */
 export function checkSocketFolderLength(parent: string): void {
-  const most = 107 - `/${prefix}XXXXXX`.length - '/w-0123456789abcdef'.length
+  const folder = `/${prefix}`.length + randomCharacters
+  const most = addressBytes - folder - '/w-0123456789abcdef'.length
   if (Buffer.byteLength(parent) > most) {
     throw invalidArgument('runtimeDir', parent, `at most ${most} bytes, for names of UNIX sockets`)
   }

@@ -23,7 +23,7 @@ interface Machine {
   node: HarvestedNode
   cores: number
   state: State
-  /** The node of the trace that it stands for now. */
+  /** The node of the trace whose jobs it has, until two machines change places. */
   role: Role
   /** Since when a job waits for it. */
   wantedSinceMs: number | undefined

@@ -78,7 +78,7 @@ describe.each<[Host, number]>([
         join(data, 'packages', script),
         '/etc/shadow',
         `/proc/${node.pid}/environ`,
-        `/proc/${node.pid}/root/etc/shadow`,
+        join('/proc', String(node.pid), 'root', 'etc/shadow'),
       ]) {
         expect(existsSync(path) || path.startsWith('/proc'), path).toBe(true)
         expect(await hostile.attack('read', path), path).toMatch(refused)

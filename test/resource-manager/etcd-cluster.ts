@@ -14,6 +14,7 @@ const startWithinMs = 20_000
 
 /** Why there can be none on this host. */
 export const lackOfEtcd = existsSync(program) ? undefined : 'needs the Debian package etcd-server'
+if (lackOfEtcd !== undefined) console.warn(`tests on etcd: skipped, ${lackOfEtcd}`)
 
 export interface EtcdOptions {
   members?: number

@@ -89,6 +89,14 @@ async function untilRenewed({ grants }: Held, url: string): Promise<void> {
   )
 }
 
+/** How long until that, in ms, and with everything there. */
+async function recovered(held: Held, url: string, sinceMs: number): Promise<number> {
+  await untilRenewed(held, url)
+  const recoveredMs = performance.now() - sinceMs
+  await nothingLost(held, url)
+  return recoveredMs
+}
+
 async function undisturbed({ traffic }: Held): Promise<string> {
   const { answered, failures, longestGapMs } = await traffic.stop()
   assert.deepEqual(failures, [])
@@ -202,9 +210,7 @@ export const severalManagers: Scenario[] = [
       const victim = await etcd.leader()
       await etcd.kill(victim)
       const killed = performance.now()
-      await untilRenewed(held, url)
-      const recoveredMs = performance.now() - killed
-      await nothingLost(held, url)
+      const recoveredMs = await recovered(held, url, killed)
       await etcd.restart(victim)
       return { seen: await undisturbed(held), recoveredMs }
     },
@@ -228,9 +234,7 @@ export const severalManagers: Scenario[] = [
       await held.traffic.next()
       const restarted = performance.now()
       await Promise.all([etcd.restart(0), etcd.restart(1)])
-      await untilRenewed(held, url)
-      const recoveredMs = performance.now() - restarted
-      await nothingLost(held, url)
+      const recoveredMs = await recovered(held, url, restarted)
       return { seen: await undisturbed(held), recoveredMs }
     },
   },
