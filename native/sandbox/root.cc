@@ -82,12 +82,14 @@ bool expose(const std::string& path, uint64_t attributes, std::string* reason) {
     return true;
 }
 
+constexpr unsigned long kPrivate = MS_NOSUID | MS_NODEV | MS_NOEXEC;
 // Without times of access: a worker that starts follows links here, and noting when is writing,
-// with which the root cannot become read-only.
-constexpr unsigned long kPrivate = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME;
+// with which the root cannot become read-only. Not for /proc: without root's rights on the host,
+// the kernel wants it to note times as the host's does.
+constexpr unsigned long kTmpfs = kPrivate | MS_NOATIME;
 
 bool mount_tmpfs(const char* path, const char* options, std::string* reason) {
-    if (::mount("tmpfs", path, "tmpfs", kPrivate, options) == 0) return true;
+    if (::mount("tmpfs", path, "tmpfs", kTmpfs, options) == 0) return true;
     return failed(reason, std::string("cannot mount a tmpfs on ") + path);
 }
 
@@ -167,13 +169,13 @@ bool close_root(const Assignment& assignment, std::string* reason) {
     }
     const std::string size = "size=" + std::to_string(assignment.tmp_bytes);
     if (assignment.tmp_bytes != 0 &&
-        ::mount(nullptr, "/tmp", nullptr, MS_REMOUNT | kPrivate, size.c_str()) != 0) {
+        ::mount(nullptr, "/tmp", nullptr, MS_REMOUNT | kTmpfs, size.c_str()) != 0) {
         return failed(reason, "cannot give /tmp its size");
     }
     if (::umount2(kHost, MNT_DETACH) != 0 || ::rmdir(kHost) != 0) {
         return failed(reason, "cannot detach the host's root");
     }
-    if (::mount(nullptr, "/", nullptr, MS_REMOUNT | MS_BIND | MS_RDONLY | kPrivate, nullptr) != 0) {
+    if (::mount(nullptr, "/", nullptr, MS_REMOUNT | MS_BIND | MS_RDONLY | kTmpfs, nullptr) != 0) {
         return failed(reason, "cannot make the root read-only");
     }
     return true;
