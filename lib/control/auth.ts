@@ -95,7 +95,11 @@ export class Door {
   #authenticate(request: FastifyRequest): Principal {
     const { keys, peers } = this.#options
     const principal = peers?.(request)
-    if (principal !== undefined) return keys === undefined ? openPrincipal : principal
+    if (principal !== undefined) {
+      // One that its manager knew by a key is no more here, without keys, than it was there.
+      const isOpen = keys === undefined && principal.keyId === openPrincipal.keyId
+      return isOpen ? openPrincipal : principal
+    }
     if (keys === undefined) {
       if (isFromThisHost(request)) return openPrincipal
       throw this.refusal(request, unauthorized('without keys this is for its own host only'), {})

@@ -7,8 +7,8 @@ const closed = { additionalProperties: false }
 const identifier = Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$' })
 const bytes = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
 const instant = Type.String({ format: 'date-time' })
-/** Unix time in milliseconds, as far as Date reaches. */
-const moment = Type.Integer({ minimum: 0, maximum: 8_640_000_000_000_000 })
+/** Unix time in milliseconds, as far as `instant` reaches: the year 9999. */
+const moment = Type.Integer({ minimum: 0, maximum: 253_402_300_799_999 })
 const coreIds = Type.Array(Type.Integer({ minimum: 0, maximum: 65535 }), {
   minItems: 1,
   maxItems: 4096,
@@ -245,6 +245,8 @@ export type EndEvent = Static<typeof EndEvent>
 export const NodeLeaving = Type.Object(
   {
     hostId: Type.String({ minLength: 1, maxLength: 128 }),
+    /** Not believed after a later registration. */
+    sequence: Type.Integer({ minimum: 0 }),
     /** So long its leases may finish their running calls; 0: it has ended. */
     noticeMs: notice,
   },

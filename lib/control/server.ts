@@ -467,8 +467,11 @@ class SseStream implements EventStream {
 
   #write(text: string): boolean {
     if (this.#closed) return false
-    this.#raw.write(text)
-    if (this.#raw.writableLength <= maxUnreadBytes) return true
+    // What is written now counts at the next write: it may be long, and has had no time to leave.
+    if (this.#raw.writableLength <= maxUnreadBytes) {
+      this.#raw.write(text)
+      return true
+    }
     // Its reader is stuck. It has to reconnect and catch up by asking for the state.
     this.#closed = true
     this.#raw.destroy()

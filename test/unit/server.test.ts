@@ -252,6 +252,16 @@ describe('an event stream', () => {
     await reader.return()
   })
 
+  it('delivers an event of any length to a reader that reads', async () => {
+    const response = await fetch(`${url}/events`)
+    await expect.poll(() => streams.length).toBe(1)
+    const text = 'x'.repeat(3 * 2 ** 20)
+    expect(streams[0]?.send('note', { text })).toBe(true)
+    streams[0]?.end()
+    const lines = (await response.text()).split('\n')
+    expect(lines).toContain(`data: ${JSON.stringify({ text })}`)
+  })
+
   it('is dropped when its reader does not read', async () => {
     const socket = await open()
     socket.pause()
