@@ -125,7 +125,16 @@ export function resolveConfig(options: ResourceManagerOptions): Config {
   }
 }
 
-const sharedOnly = ['etcd', 'etcdPrefix', 'etcdCa', 'etcdCert', 'etcdKey', 'advertise'] as const
+const sharedOnly = [
+  'etcd',
+  'etcdPrefix',
+  'etcdCa',
+  'etcdCert',
+  'etcdKey',
+  'advertise',
+  'leaderTimeoutMs',
+  'peerCa',
+] as const
 
 function sharedConfig(host: string, options: ResourceManagerOptions): SharedConfig | undefined {
   const { store = 'lmdb', etcd = 'http://127.0.0.1:2379', etcdPrefix = 'rfaas/' } = options

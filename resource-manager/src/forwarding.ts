@@ -3,11 +3,13 @@
 // same signing key.
 import { hkdfSync, timingSafeEqual, type KeyObject } from 'node:crypto'
 import type { ClientRequest, IncomingHttpHeaders } from 'node:http'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 import { bearerOf } from '../../lib/control/auth.js'
 import { watchCaller } from '../../lib/control/caller.js'
 import { inspect } from '../../lib/control/check.js'
+import { request as ask } from '../../lib/control/http.js'
 import type { Principal } from '../../lib/control/principal.js'
 import type { Transport } from '../../lib/control/transport.js'
 import { RfaasError } from '../../lib/errors.js'
@@ -17,6 +19,12 @@ const principalHeader = 'rfaas-principal'
 const passedOn = ['accept', 'content-type', 'content-length', 'transfer-encoding', 'user-agent']
 // They are about one connection.
 const hopByHop = ['connection', 'keep-alive', 'transfer-encoding']
+
+// A request may wait as long as the leader is there: so often it is asked, and so long it may take.
+const askEveryMs = 2000
+const answersWithinMs = 2000
+// Event streams carry a sign of life every 15 s; other answers come without pauses.
+const silentWithinMs = 60_000
 
 const count = Type.Optional(Type.Integer({ minimum: 0 }))
 const PrincipalRecord = Type.Object({
@@ -96,9 +104,11 @@ export class Forwarding {
       ...peers.headersFor(principalOf(request)),
     }
     const caller = watchCaller(request, reply)
-    const sent = transport.send(new URL(request.raw.url ?? '', url), request.method, headers)
+    const sent = transport.send(targetAt(url, request.raw.url ?? '/'), request.method, headers)
     this.#open.add(sent)
     sent.once('close', () => this.#open.delete(sent))
+    const answered = new AbortController()
+    void endIfGone(url, transport, sent, answered.signal)
     caller.addEventListener('abort', () => sent.destroy(), { once: true })
     const response = await new Promise<
       NodeJS.ReadableStream & { statusCode?: number; headers: IncomingHttpHeaders }
@@ -106,7 +116,8 @@ export class Forwarding {
       sent.once('response', resolve)
       sent.on('error', (cause) => reject(gone(url, cause)))
       request.raw.pipe(sent)
-    })
+    }).finally(() => answered.abort())
+    sent.setTimeout(silentWithinMs, () => sent.destroy())
     reply.hijack()
     const { raw } = reply
     raw.writeHead(response.statusCode ?? 502, without(response.headers, hopByHop))
@@ -120,6 +131,33 @@ export class Forwarding {
   /** Whoever waits for the leader of before is answered now. */
   giveUp(): void {
     for (const sent of this.#open) sent.destroy(new Error('it leads no more'))
+  }
+}
+
+/** Path and query at the leader. A request line may hold a whole URL: with our secret it would go to
+ * whatever host that names. */
+function targetAt(url: string, requested: string): URL {
+  const target = new URL(url)
+  const { pathname, search } = new URL(requested, url)
+  target.pathname = pathname
+  target.search = search
+  return target
+}
+
+async function endIfGone(
+  url: string,
+  transport: Transport,
+  sent: ClientRequest,
+  signal: AbortSignal,
+): Promise<void> {
+  while (!signal.aborted) {
+    try {
+      await sleep(askEveryMs, undefined, { signal, ref: false })
+      await ask(`${url}/healthz`, { transport, timeoutMs: answersWithinMs, signal })
+    } catch (error) {
+      const answers = error instanceof RfaasError && error.status !== undefined
+      if (!signal.aborted && !answers) sent.destroy(error as Error)
+    }
   }
 }
 

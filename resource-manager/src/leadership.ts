@@ -82,7 +82,8 @@ export class Leadership implements Office {
 
   /** Of another process; undefined if this one leads or nobody does. */
   get otherLeader(): string | undefined {
-    return this.#leader?.url
+    // Our own key, of a term that we gave up, may stand until it expires.
+    return this.#leader?.url === this.#url ? undefined : this.#leader?.url
   }
 
   /** How often this process was elected. */
@@ -161,13 +162,13 @@ export class Leadership implements Office {
 
   /** Leads until the term is over; how long to wait before the next look. */
   async #serve(term: OwnTerm, settled: () => void): Promise<number> {
-    const { etcd, prefix, startManager, logger, onChange } = this.#options
+    const { etcd, prefix, ttlMs, startManager, logger, onChange } = this.#options
     const store = openEtcdStore(etcd, prefix, term)
     let reason = 'this process ends'
     let failed = false
     try {
       const snapshot = await store.load()
-      const clock = clockAfterLeader(snapshot, this.#sign, this.#clock)
+      const clock = clockAfterLeader(snapshot, this.#sign, this.#clock, ttlMs)
       await store.commit({ clock: clock.anchor })
       term.tells(() => clock.now())
       this.#term = term

@@ -6,9 +6,9 @@ import type { Snapshot } from '../stores/store.js'
 /** A sign of life of the leader before. */
 export interface Sign {
   revision: string
-  /** What its clock showed. */
+  /** What its clock showed, at most a term's time before etcd had it. */
   nowMs: number
-  /** By our own clock: it was given between the two. */
+  /** By our own clock: etcd had it between the two. */
   notBeforeMs: number | undefined
   notAfterMs: number
 }
@@ -25,13 +25,14 @@ export function clockAfterLeader(
   snapshot: Snapshot,
   sign: Sign | undefined,
   own: Clock,
+  ttlMs: number,
 ): SteadyClock {
   const next = clockAfter(snapshot)
   const { clock } = snapshot
   if (sign === undefined || next.anchor.bootId === clock?.bootId) return next
   const nowMs = own.now()
   const least = sign.nowMs + nowMs - sign.notAfterMs
-  const most = sign.nowMs + nowMs - (sign.notBeforeMs ?? -Infinity)
+  const most = sign.nowMs + ttlMs + nowMs - (sign.notBeforeMs ?? -Infinity)
   const { bootId, offsetMs } = next.anchor
   const wallMs = next.now()
   return new SteadyClock({

@@ -207,7 +207,7 @@ class EtcdStore implements Store {
     return records
   }
 
-  /** Tried again until it has happened or the term is over. An attempt without an answer may have been
+  /** Tried again until it has happened, as long as the term would last now. An attempt without an answer may have been
    * carried out, or be carried out later, when others have followed: so each transaction demands the
    * number of the one before, and a repeated one, late or not, changes nothing. */
   async #write(records: ReadonlyMap<string, string | undefined>): Promise<void> {

@@ -1,3 +1,4 @@
+import { createServer as createHttpServer, request as httpRequest } from 'node:http'
 import { createServer as createTcpServer, connect, type AddressInfo } from 'node:net'
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -196,6 +197,27 @@ describe.skipIf(lackOfEtcd !== undefined)('several resource managers on one etcd
     await leader.close()
     await until(leads(follower.url))
     expect((await lease(follower.url, granted.id)).parts).toHaveLength(150)
+  })
+})
+
+describe.skipIf(lackOfEtcd !== undefined)('one that follows', () => {
+  it('passes requests on to the leader and to nobody whom a request names', async () => {
+    const [, follower] = await startTwo()
+    const heard: string[] = []
+    const elsewhere = createHttpServer((incoming, answer) => {
+      heard.push(String(incoming.headers.authorization))
+      answer.end('{}')
+    }).listen(0, '127.0.0.1')
+    await once(elsewhere, 'listening')
+    onCleanUp(() => void elsewhere.close())
+    const { port } = elsewhere.address() as AddressInfo
+    const { hostname, port: followerPort } = new URL(follower.url)
+    for (const path of [`http://127.0.0.1:${port}/v1/nodes`, `//127.0.0.1:${port}/v1/nodes`]) {
+      const sent = httpRequest({ hostname, port: followerPort, path }).end()
+      const [response] = (await once(sent, 'response')) as [NodeJS.ReadableStream]
+      response.resume()
+    }
+    expect(heard).toEqual([])
   })
 })
 
