@@ -128,9 +128,9 @@ export class Registration {
    * missed when its heartbeats are. */
   async #tellLeaving(noticeMs: number, timeoutMs: number): Promise<void> {
     const { describe, key, transport, logger } = this.#options
-    const { name, hostId } = describe()
+    const { name, hostId, sequence } = describe()
     try {
-      const body = { hostId, noticeMs }
+      const body = { hostId, sequence, noticeMs }
       const options = { method: 'POST', body, token: key, transport, timeoutMs } as const
       await this.#ask((url) => request(`${url}/v1/nodes/${name}/leave`, options))
     } catch (error) {

@@ -1,5 +1,5 @@
 // Placement: which nodes and which of their cores a request gets. A policy is a pure function of what
-// is asked for and what is free; schedulers/index.ts has the list of them.
+// is asked for and what is free; policies.ts has the list of them.
 import type { Pool } from './pool.js'
 
 /** A node that lends, as placement sees it. */

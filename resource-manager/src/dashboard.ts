@@ -7,6 +7,7 @@ import { Type } from 'typebox'
 import type { Principal } from '../../lib/control/principal.js'
 import type { HarvestInfo, HarvestNode, LeaseInfo, NodeInfo } from '../../lib/control/schemas.js'
 import type { ControlServer, EventStream } from '../../lib/control/server.js'
+import { RfaasError } from '../../lib/errors.js'
 import { packageRoot } from '../../lib/package-root.js'
 import type {
   Change,
@@ -17,6 +18,7 @@ import type {
   Sample,
   Totals,
 } from '../dashboard/messages.js'
+import type { Manager } from './manager.js'
 import type { ManagerMetrics } from './metrics.js'
 import type { Office } from './office.js'
 import type { Authenticate } from './server.js'
@@ -24,6 +26,9 @@ import type { Authenticate } from './server.js'
 const lookMs = 1000
 const sampleMs = 10_000
 const rememberedSamples = 360
+// Each costs the leader work at every look.
+const mostViewers = 100
+const mostViewersPerKey = 16
 // The newest: more than anybody reads, and a page stays quick.
 const mostLeaseRows = 200
 
@@ -72,6 +77,13 @@ export function addDashboardRoute(
   )
 }
 
+/** A row beside what it is as JSON, made once for all viewers. */
+interface Shown<Row> {
+  key: string
+  row: Row
+  text: string
+}
+
 interface Viewer {
   principal: Principal
   stream: EventStream
@@ -107,8 +119,10 @@ export class Dashboard {
   }
 
   open(principal: Principal, open: () => EventStream): void {
-    const { totals, leases } = this.#seenBy(principal)
-    const nodes = this.#nodes()
+    this.#requireRoom(principal)
+    const { manager } = this.#office
+    const { totals, leases } = this.#seenBy(principal, manager)
+    const nodes = this.#nodesFor(principal)
     const stream = open()
     const viewer: Viewer = {
       principal,
@@ -118,8 +132,8 @@ export class Dashboard {
       totals: JSON.stringify({ ...totals, atMs: 0 }),
       sample: this.#history.at(-1),
     }
-    differences(viewer.nodes, nodes, ({ name }) => name)
-    differences(viewer.leases, leases, ({ id }) => id)
+    differences(viewer.nodes, shown(nodes, nameOf))
+    differences(viewer.leases, shown(leases, idOf))
     const overview: Overview = { totals, nodes, leases, history: this.#history }
     stream.send('overview', overview)
     this.#viewers.add(viewer)
@@ -134,13 +148,15 @@ export class Dashboard {
 
   #look(): void {
     // Streams end with the term of whoever decides.
-    if (this.#office.current === undefined) return
-    const nodes = this.#nodes()
+    const manager = this.#office.current
+    if (manager === undefined) return
+    const own = shown(this.#ownNodes(), nameOf)
+    const all = [...own, ...shown(this.#batchNodes(), nameOf)]
     for (const viewer of this.#viewers) {
-      const { totals, leases } = this.#seenBy(viewer.principal)
+      const { totals, leases } = this.#seenBy(viewer.principal, manager)
       const sample = this.#history.at(-1)
-      const node = differences(viewer.nodes, nodes, ({ name }) => name)
-      const lease = differences(viewer.leases, leases, ({ id }) => id)
+      const node = differences(viewer.nodes, seesBatch(viewer.principal) ? all : own)
+      const lease = differences(viewer.leases, shown(leases, idOf))
       const change: Change = {
         totals,
         nodes: node.changed,
@@ -163,7 +179,7 @@ export class Dashboard {
 
   #sample(): void {
     const cores = noCores()
-    for (const row of this.#nodes()) {
+    for (const row of [...this.#ownNodes(), ...this.#batchNodes()]) {
       for (const state of Object.keys(cores) as (keyof CoreCounts)[])
         cores[state] += row.cores[state]
     }
@@ -171,13 +187,29 @@ export class Dashboard {
     if (this.#history.length > rememberedSamples) this.#history.shift()
   }
 
-  #nodes(): NodeRow[] {
-    const nodes = this.#office.current?.nodes() ?? []
-    return [...nodes.map(nodeRow), ...this.#harvest().nodes.map(batchRow)]
+  #requireRoom({ keyId }: Principal): void {
+    const own = [...this.#viewers].filter(({ principal }) => principal.keyId === keyId).length
+    if (this.#viewers.size < mostViewers && own < mostViewersPerKey) return
+    throw new RfaasError(
+      'ERR_RFAAS_UNAVAILABLE',
+      `the dashboard has as many viewers as it takes (${mostViewersPerKey} of a key, ${mostViewers} of all): close another one`,
+      { status: 429 },
+    )
   }
 
-  #seenBy(principal: Principal): { totals: Totals; leases: LeaseRow[] } {
-    const { manager } = this.#office
+  #nodesFor(principal: Principal): NodeRow[] {
+    return seesBatch(principal) ? [...this.#ownNodes(), ...this.#batchNodes()] : this.#ownNodes()
+  }
+
+  #ownNodes(): NodeRow[] {
+    return (this.#office.current?.nodes() ?? []).map(nodeRow)
+  }
+
+  #batchNodes(): NodeRow[] {
+    return this.#harvest().nodes.map(batchRow)
+  }
+
+  #seenBy(principal: Principal, manager: Manager): { totals: Totals; leases: LeaseRow[] } {
     const open = manager.leases(principal).filter(({ state }) => state !== 'closed')
     const { grantTimes } = this.#metrics
     const totals: Totals = {
@@ -197,25 +229,36 @@ export class Dashboard {
       leases: open
         .reverse()
         .slice(0, mostLeaseRows)
-        .map((lease) => this.#leaseRow(lease)),
-    }
-  }
-
-  #leaseRow({ id, tenant, state, parts, memoryBytes, ...times }: LeaseInfo): LeaseRow {
-    const calls = this.#office.manager.calls.of(parts)
-    return {
-      id,
-      tenant,
-      state,
-      nodes: parts.map(({ node }) => node),
-      cores: parts.reduce((sum, part) => sum + part.cores.length, 0),
-      memoryBytes,
-      grantedAtMs: Date.parse(times.grantedAt),
-      expiresAtMs: Date.parse(times.expiresAt),
-      ...(calls !== undefined && { calls }),
+        .map((lease) => leaseRow(lease, manager)),
     }
   }
 }
+
+function leaseRow(
+  { id, tenant, state, parts, memoryBytes, ...times }: LeaseInfo,
+  manager: Manager,
+): LeaseRow {
+  const calls = manager.calls.of(parts)
+  return {
+    id,
+    tenant,
+    state,
+    nodes: parts.map(({ node }) => node),
+    cores: parts.reduce((sum, part) => sum + part.cores.length, 0),
+    memoryBytes,
+    grantedAtMs: Date.parse(times.grantedAt),
+    expiresAtMs: Date.parse(times.expiresAt),
+    ...(calls !== undefined && { calls }),
+  }
+}
+
+/** As of `GET /v1/harvest`: what the batch system does on which node is its operator's business. */
+function seesBatch({ role }: Principal): boolean {
+  return role === 'operator'
+}
+
+const nameOf = ({ name }: NodeRow): string => name
+const idOf = ({ id }: LeaseRow): string => id
 
 function noCores(): CoreCounts {
   return { leased: 0, batch: 0, draining: 0, lost: 0, idle: 0 }
@@ -246,21 +289,23 @@ function batchRow({ name, batchCores, idleCores, ...node }: HarvestNode): NodeRo
   }
 }
 
+function shown<Row>(rows: readonly Row[], keyOf: (row: Row) => string): Shown<Row>[] {
+  return rows.map((row) => ({ key: keyOf(row), row, text: JSON.stringify(row) }))
+}
+
 /** What is not as it was sent, which is brought up to date. */
 function differences<Row>(
   sent: Map<string, string>,
-  rows: readonly Row[],
-  keyOf: (row: Row) => string,
+  rows: readonly Shown<Row>[],
 ): { changed: Row[]; gone: string[] } {
   const present = new Set<string>()
-  const changed = rows.filter((row) => {
-    const key = keyOf(row)
-    const text = JSON.stringify(row)
+  const changed: Row[] = []
+  for (const { key, row, text } of rows) {
     present.add(key)
-    if (sent.get(key) === text) return false
+    if (sent.get(key) === text) continue
     sent.set(key, text)
-    return true
-  })
+    changed.push(row)
+  }
   const gone = [...sent.keys()].filter((key) => !present.has(key))
   for (const key of gone) sent.delete(key)
   return { changed, gone }

@@ -48,6 +48,7 @@ export async function startResourceManager(
     publicKeyPem: string,
     shares: Several | undefined,
   ): Promise<RunningResourceManager> {
+    let dashboard: Dashboard | undefined
     try {
       const harvest = new Harvest(config.slurm, logger)
       const server = await createServer({
@@ -63,7 +64,7 @@ export async function startResourceManager(
       server.door.guard(server.app, routeAccess)
       shares?.passOn(server)
       const metrics = createMetrics(server.registry, office)
-      const dashboard = new Dashboard(office, metrics, () => harvest.info)
+      dashboard = new Dashboard(office, metrics, () => harvest.info)
       addDashboardRoute(server, dashboard, principalOf)
       addLeaseRoutes(server, office, metrics, principalOf)
       const { heartbeatMs, host, port } = config
@@ -81,12 +82,13 @@ export async function startResourceManager(
         office.refuseWaiting()
         shares?.giveUp()
         await server.close()
-        dashboard.stop()
+        dashboard?.stop()
         await office.close()
         logger.info('resource manager stopped')
       }
       return { url, failed: office.failed, close: () => (closing ??= close()) }
     } catch (error) {
+      dashboard?.stop()
       await office.close()
       throw error
     }

@@ -238,9 +238,10 @@ export class Manager {
     requireNode(principal, name)
     this.#tick()
     this.#requireKnown(name)
-    const { hostId, noticeMs } = leaving
-    // Another host has taken over the name meanwhile.
-    if (this.#nodes.get(name)?.hostId !== hostId) return
+    const { hostId, sequence, noticeMs } = leaving
+    const known = this.#nodes.get(name)
+    // Another host has taken over the name meanwhile, or this one has begun anew.
+    if (known === undefined || known.hostId !== hostId || known.sequence > sequence) return
     this.#nodes.leave(name, noticeMs > 0)
     this.#logger.info({ node: name, noticeMs }, noticeMs > 0 ? 'node leaves' : 'node has left')
     // Who waited for this node may have another one now.

@@ -107,7 +107,7 @@ async function openForAppending(
   try {
     const text = (await file.readFile()).toString()
     const [firstLine = ''] = text.split('\n', 1)
-    if (text.includes('\n') && !isSamples(firstLine)) {
+    if (text !== '' && !isSamples(firstLine)) {
       throw unusableTrace(path, 'is not a file of samples: nothing is written to it')
     }
     const whole = text.lastIndexOf('\n') + 1

@@ -106,6 +106,19 @@ describe('the stream of the dashboard', () => {
     expect(all.leases.map(({ tenant }) => tenant).sort()).toEqual(['alice', 'bob'])
   })
 
+  it('is not opened without end under one key', async () => {
+    const { url, aliceKey, opsKey } = await clusterOfTenants()
+    const reading = new AbortController()
+    const open = async (token: string): Promise<unknown> => {
+      const stream = events(`${url}/v1/overview/events`, { token, signal: reading.signal })
+      return (await stream.next()).value
+    }
+    for (let n = 0; n < 16; n += 1) await open(aliceKey)
+    await expect(open(aliceKey)).rejects.toMatchObject({ status: 429 })
+    await expect(open(opsKey)).resolves.toMatchObject({ event: 'overview' })
+    reading.abort()
+  })
+
   it('needs a key where there are keys; the page itself does not, and runs no script but its own', async () => {
     const { url } = await clusterOfTenants()
     expect((await fetch(`${url}/v1/overview/events`)).status).toBe(401)

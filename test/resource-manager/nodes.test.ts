@@ -192,6 +192,23 @@ describe('a node', () => {
     expect((await grant(url)).part.cores).toHaveLength(1)
   })
 
+  it('does not end because of what it said before it began anew', async () => {
+    const { url } = await startManager()
+    const node = await registeredNode(url)
+    const { sequence } = node.registration
+    await node.register()
+    await node.leave(60_000, { sequence })
+    expect(await nodeInfo(url, 'node-a')).toMatchObject({ state: 'up', draining: false })
+  })
+
+  it('cannot name a time that no calendar has', async () => {
+    const { url } = await startManager()
+    const last = Date.parse('9999-12-31T23:59:59.999Z')
+    await expect(registeredNode(url, { idleUntilMs: last + 1 })).rejects.toThrow(/idleUntilMs/)
+    await registeredNode(url, { idleUntilMs: last })
+    expect((await nodeInfo(url, 'node-a'))?.idleUntil).toBe('9999-12-31T23:59:59.999Z')
+  })
+
   it('does not end for another host that had its name before', async () => {
     const { url } = await startManager(quick)
     const first = await registeredNode(url)

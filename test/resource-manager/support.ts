@@ -20,6 +20,7 @@ import {
   type LeasePart,
   type LeaseRequest,
   type NodeInfo,
+  type NodeLeaving,
   type NodeRegistration,
   type RevokingEvent,
 } from '../../lib/control/schemas.js'
@@ -144,8 +145,9 @@ export class NodeClient {
     return reply.end
   }
 
-  leave(noticeMs: number): Promise<void> {
-    const body = { hostId: this.registration.hostId, noticeMs }
+  leave(noticeMs: number, changed: Partial<NodeLeaving> = {}): Promise<void> {
+    const { hostId, sequence } = this.registration
+    const body = { hostId, sequence, noticeMs, ...changed }
     return request(`${this.#path}/leave`, { method: 'POST', body })
   }
 

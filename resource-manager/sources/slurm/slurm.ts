@@ -242,9 +242,12 @@ export class SlurmSource implements NodeSource {
     })
   }
 
+  /** As far as it gets until the next look is due, which decides anew: each order may take long. */
   async #carryOut({ start, giveBack }: Plan): Promise<void> {
-    for (const job of start.slice(0, mostStartsAtOnce)) await this.#order(() => this.#start(job))
+    const untilMs = performance.now() + this.#options.config.pollMs
+    const due = (): boolean => performance.now() >= untilMs
     for (const { id, node, cores, state } of giveBack) {
+      if (due()) return
       await this.#order(async () => {
         await (state === 'pending' ? this.#batch.withdraw(id) : this.#batch.end(id))
         this.#logger.info({ job: id, node, cores }, 'harvest job is given back')
@@ -254,7 +257,12 @@ export class SlurmSource implements NodeSource {
     for (const job of this.#seen?.observation.jobs ?? []) {
       const since = this.#since.get(job.id)
       if (job.state !== 'pending' || nowMs - (since?.atMs ?? nowMs) < startWithinMs) continue
+      if (due()) return
       await this.#order(() => this.#batch.withdraw(job.id))
+    }
+    for (const job of start.slice(0, mostStartsAtOnce)) {
+      if (due()) return
+      await this.#order(() => this.#start(job))
     }
   }
 
