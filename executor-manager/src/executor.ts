@@ -268,7 +268,9 @@ export class Executor {
       if (host !== undefined && Number(port) > 0 && Number(port) < 65536) {
         // A worker that was asked to listen everywhere names the address of its RDMA device.
         const everywhere = asked.startsWith('0.0.0.0:') || asked.startsWith('[::]:')
-        if (everywhere ? isOurs(host) : said.startsWith(asked.slice(0, asked.lastIndexOf(':')))) {
+        if (
+          everywhere ? isOurs(host) : said.startsWith(asked.slice(0, asked.lastIndexOf(':') + 1))
+        ) {
           return said
         }
       }
