@@ -2,8 +2,11 @@
 // under its hash complete and verified or not at all: bytes go to a file of their own while they are
 // hashed, then a link publishes them. Uploads of the same package at the same time do not wait for
 // one another (a slow tenant must not hold up the others); the first that is complete is kept.
+// Nobody waits for the disk: what a power failure damages does not have its hash, and a manager
+// looks before it uses a package for the first time.
 import { createHash, randomBytes } from 'node:crypto'
-import { link, open, readdir, realpath, rename, rm, stat, symlink, utimes } from 'node:fs/promises'
+import { createReadStream, existsSync, linkSync, utimesSync } from 'node:fs'
+import { open, readdir, realpath, rename, rm, stat, symlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { createFolder } from '../../lib/control/folder.js'
@@ -27,6 +30,10 @@ const suffix: Record<Runtime, string> = { native: '.so', node: '.mjs' }
 export class PackageStore {
   readonly #options: PackageStoreOptions
   readonly #users = new Map<string, number>()
+  /** Of packages that are here: whether they have their hash. Looked up once. */
+  readonly #sound = new Map<string, Promise<boolean>>()
+  /** All packages that are here have no more bytes than this; undefined: nobody has counted yet. */
+  #atMostBytes: number | undefined
   #evicting: Promise<void> = Promise.resolve()
 
   private constructor(options: PackageStoreOptions) {
@@ -55,7 +62,13 @@ export class PackageStore {
   }
 
   async has(sha256: string): Promise<boolean> {
-    return (await size(this.#path(sha256))) !== undefined
+    let sound = this.#sound.get(sha256)
+    if (sound === undefined) {
+      if (!existsSync(this.#path(sha256))) return false
+      sound = this.#look(sha256)
+      this.#sound.set(sha256, sound)
+    }
+    return sound
   }
 
   /** Takes the bytes in. 'present': they were here already (and have been checked all the same). */
@@ -86,10 +99,9 @@ export class PackageStore {
         throw new RfaasError('ERR_RFAAS_PACKAGE', 'the package is empty', { status: 400 })
       }
       if (file === undefined) return 'present'
-      // Without it a power failure could leave an empty file under a hash that promises content.
-      await file.sync()
-      const stored = await publish(temporary, this.#path(sha256))
-      await this.#evict(sha256)
+      const stored = publish(temporary, this.#path(sha256))
+      this.#sound.set(sha256, Promise.resolve(true))
+      await this.#makeRoom(sha256, length)
       return stored ? 'stored' : 'present'
     } finally {
       await file?.close()
@@ -103,19 +115,17 @@ export class PackageStore {
     try {
       // An eviction that began earlier does not know of this user yet.
       await this.#evicting
+      if (!(await this.has(sha256))) throw notHere(sha256)
       const path = this.#path(`${sha256}${suffix[runtime]}`)
-      await publish(this.#path(sha256), path)
+      publish(this.#path(sha256), path)
       const now = new Date()
-      await utimes(this.#path(sha256), now, now)
+      utimesSync(this.#path(sha256), now, now)
       return path
     } catch (error) {
       this.release(sha256)
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
-      throw new RfaasError(
-        'ERR_RFAAS_NOT_FOUND',
-        `package ${sha256} is not on this node: upload it first`,
-        { field: 'package', value: sha256, status: 404 },
-      )
+      this.#sound.delete(sha256)
+      throw notHere(sha256)
     }
   }
 
@@ -142,6 +152,35 @@ export class PackageStore {
     return join(this.#options.directory, name)
   }
 
+  /** A file that does not have its hash is none. */
+  async #look(sha256: string): Promise<boolean> {
+    const digest = createHash('sha256')
+    try {
+      const bytes = createReadStream(this.#path(sha256)) as AsyncIterable<Buffer>
+      for await (const chunk of bytes) digest.update(chunk)
+    } catch (error) {
+      this.#sound.delete(sha256)
+      throw error
+    }
+    if (digest.digest('hex') === sha256) return true
+    await this.#remove(sha256)
+    return false
+  }
+
+  async #remove(sha256: string): Promise<void> {
+    for (const name of [sha256, ...Object.values(suffix).map((end) => sha256 + end)]) {
+      await rm(this.#path(name), { force: true })
+    }
+    this.#sound.delete(sha256)
+  }
+
+  /** The folder may be large: it is looked through only when there may be too much in it. */
+  async #makeRoom(keep: string, bytes: number): Promise<void> {
+    if (this.#atMostBytes !== undefined) this.#atMostBytes += bytes
+    const { maxStoreBytes } = this.#options
+    if ((this.#atMostBytes ?? Infinity) > maxStoreBytes) await this.#evict(keep)
+  }
+
   /** One at a time: two that look at the same files would remove more than is needed. */
   #evict(keep: string): Promise<void> {
     const run = this.#evicting.then(() => this.#evictNow(keep))
@@ -150,6 +189,7 @@ export class PackageStore {
   }
 
   async #evictNow(keep: string): Promise<void> {
+    this.#atMostBytes = 0 // and what comes while we count, even if we count it, too
     const stored: { sha256: string; bytes: number; usedAt: number }[] = []
     for (const name of await readdir(this.#options.directory)) {
       if (!/^[0-9a-f]{64}$/.test(name)) continue
@@ -160,14 +200,21 @@ export class PackageStore {
     }
     let total = stored.reduce((sum, { bytes }) => sum + bytes, 0)
     for (const { sha256, bytes } of stored.sort((a, b) => a.usedAt - b.usedAt)) {
-      if (total <= this.#options.maxStoreBytes) return
+      if (total <= this.#options.maxStoreBytes) break
       if (sha256 === keep || this.#users.has(sha256)) continue
-      for (const name of [sha256, ...Object.values(suffix).map((end) => sha256 + end)]) {
-        await rm(this.#path(name), { force: true })
-      }
+      await this.#remove(sha256)
       total -= bytes
     }
+    this.#atMostBytes += total
   }
+}
+
+function notHere(sha256: string): RfaasError {
+  return new RfaasError(
+    'ERR_RFAAS_NOT_FOUND',
+    `package ${sha256} is not on this node: upload it first`,
+    { field: 'package', value: sha256, status: 404 },
+  )
 }
 
 /** Node looks for imported packages in node_modules beside the importing file. */
@@ -180,21 +227,12 @@ async function linkModules(path: string, target: string | undefined): Promise<vo
 }
 
 /** False if the name is taken: by the same bytes, as names are hashes. */
-async function publish(from: string, to: string): Promise<boolean> {
+function publish(from: string, to: string): boolean {
   try {
-    await link(from, to)
+    linkSync(from, to)
     return true
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
     return false
-  }
-}
-
-async function size(path: string): Promise<number | undefined> {
-  try {
-    return (await stat(path)).size
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
-    throw error
   }
 }

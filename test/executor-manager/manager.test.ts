@@ -1,6 +1,6 @@
 // The executor manager without workers: tokens, code, input, and its line to the resource manager.
 import { createHash, generateKeyPairSync } from 'node:crypto'
-import { readdirSync, readFileSync, statSync } from 'node:fs'
+import { chmodSync, readdirSync, readFileSync, statSync, truncateSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
 import { request } from '../../lib/control/http.js'
@@ -226,6 +226,26 @@ describe('code', () => {
       () => readdirSync(join(dataDir, 'packages')).length === 0,
       'nothing is left of the uploads',
     )
+  })
+
+  it('that was damaged while the node was away is as if it were not there', async () => {
+    const script = await scriptManager()
+    const dataDir = temporaryDirectory()
+    const first = await startNode(script.url, { dataDir })
+    await upload(first.url, script.token(), functions)
+    await first.close()
+    const path = join(dataDir, 'packages', sha(functions))
+    chmodSync(path, 0o644)
+    truncateSync(path, 10)
+    const { url } = await startNode(script.url, { dataDir })
+    const token = script.token()
+    const head = { method: 'HEAD', token } as const
+    await expect(request(`${url}/v1/code/${sha(functions)}`, head)).rejects.toMatchObject({
+      status: 404,
+    })
+    await upload(url, token, functions)
+    await request(`${url}/v1/code/${sha(functions)}`, head)
+    expect(readFileSync(path, 'utf8')).toBe(functions)
   })
 
   it('that nothing uses makes room for new code', async () => {
