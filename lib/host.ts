@@ -7,6 +7,12 @@ import { RfaasError } from './errors.js'
 /** The same for all processes under one kernel, without telling the machine id (machine-id(5) asks
  * for that). The boot id is part of it because cloned images share their machine id. */
 export function hostId(): string {
+  return (known ??= find())
+}
+
+let known: string | undefined
+
+function find(): string {
   const machine = read('/etc/machine-id')
   const boot = read('/proc/sys/kernel/random/boot_id')
   if (machine === '' && boot === '') {

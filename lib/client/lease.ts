@@ -6,7 +6,6 @@ import { checkArgument } from '../control/check.js'
 import {
   ExecutorRequest,
   LeaseGrant,
-  NodeList,
   type LeaseInfo,
   type LeasePart,
   type WorkerLostEvent,
@@ -137,7 +136,7 @@ export class Lease extends EventEmitter<LeaseEvents> {
       hotWaitMs: parseDuration(options.hotWait ?? 1, 'hotWait'),
     }
     const hotTimeoutMs = parseDuration(options.hotTimeout ?? 5, 'hotTimeout')
-    const provider = options.provider ?? (await this.#provider())
+    const provider = options.provider ?? this.#provider()
     if (provider !== 'shm' && provider !== 'verbs') {
       throw invalidArgument('provider', provider, "'shm' or 'verbs'")
     }
@@ -246,10 +245,9 @@ export class Lease extends EventEmitter<LeaseEvents> {
   }
 
   /** shm when all nodes are this host, else verbs. */
-  async #provider(): Promise<'shm' | 'verbs'> {
-    const { nodes } = await this.#link.request('/v1/nodes', { schema: NodeList })
-    const here = new Set(nodes.filter((node) => node.hostId === hostId()).map(({ name }) => name))
-    return this.#usableParts().every(({ info }) => here.has(info.node)) ? 'shm' : 'verbs'
+  #provider(): 'shm' | 'verbs' {
+    const here = hostId()
+    return this.#usableParts().every(({ info }) => info.hostId === here) ? 'shm' : 'verbs'
   }
 
   // ── renewal ─────────────────────────────────────────────────────────────────────────────────

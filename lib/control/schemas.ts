@@ -82,6 +82,8 @@ export const LeasePart = Type.Object(
     node: identifier,
     /** Base URL of the node's executor manager. */
     executorManager: Type.String({ format: 'uri' }),
+    /** Of the node: a client that has the same shares memory with it. */
+    hostId,
     cores: coreIds,
     memoryBytes: bytes,
     state: LeaseState,
@@ -244,7 +246,7 @@ export type EndEvent = Static<typeof EndEvent>
 /** The node is about to end, or has ended. */
 export const NodeLeaving = Type.Object(
   {
-    hostId: Type.String({ minLength: 1, maxLength: 128 }),
+    hostId,
     /** Not believed after a later registration. */
     sequence: Type.Integer({ minimum: 0 }),
     /** So long its leases may finish their running calls; 0: it has ended. */

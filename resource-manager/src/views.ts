@@ -20,11 +20,12 @@ export function leaseInfo(parts: readonly LeaseRecord[], nodeOf: FindNode): Leas
     grantedAt: new Date(grantedAtMs).toISOString(),
     expiresAt: new Date(expiresAtMs).toISOString(),
     parts: parts.map(({ id: part, node, cores, memoryBytes, state }) => {
-      const executorManager = nodeOf(node)?.url
-      if (executorManager === undefined) {
+      const found = nodeOf(node)
+      if (found === undefined) {
         throw new RfaasError('ERR_RFAAS_INTERNAL', `lease ${part} is on an unknown node`)
       }
-      return { id: part, node, executorManager, cores, memoryBytes, state }
+      const { url: executorManager, hostId } = found
+      return { id: part, node, executorManager, hostId, cores, memoryBytes, state }
     }),
   }
 }
