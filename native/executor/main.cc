@@ -57,14 +57,16 @@ class Worker {
         return true;
     }
 
-    // Hot: spins for calls. Warm, after hot_timeout_us without one: sleeps until something happens.
-    // What the manager says is heard within kLookNs, or when the running function has returned.
+    // Hot: spins for calls. Warm, after hot_timeout_us without one, or without a client: sleeps
+    // until something happens. What the manager says is heard within kLookNs, or when the running
+    // function has returned.
     int run() {
         watchdog_.wake();
         const uint64_t hot_ns = config_.hot_timeout_us * 1000;
         uint64_t idle_ns = 0;
         while (stop_requested == 0) {
-            const uint64_t budget_ns = std::min(kLookNs, hot_ns - idle_ns);
+            const bool hot = channel_.has_client();
+            const uint64_t budget_ns = hot ? std::min(kLookNs, hot_ns - idle_ns) : 0;
             const int rc = channel_.next(&call_, budget_ns);
             if (rc < 0) return fabric_failed(rc);
             if (rc == 1) {
@@ -78,7 +80,7 @@ class Worker {
                     }
                 }
                 serve();
-            } else if ((idle_ns += budget_ns) < hot_ns) {
+            } else if (hot && (idle_ns += budget_ns) < hot_ns) {
                 listen(0);
             } else {
                 sleep();

@@ -3,12 +3,14 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <chrono>
+
 #include "core/time.h"
 
 namespace rfaas::invocation {
 
 namespace {
-constexpr useconds_t kTickUs = 5'000;  // how late a deadline may be enforced
+constexpr std::chrono::milliseconds kTick{5};  // how late a deadline may be enforced
 }
 
 Watchdog::Watchdog(std::function<void()> expire) : expire_(std::move(expire)) {
@@ -21,20 +23,25 @@ Watchdog::Watchdog(std::function<void()> expire) : expire_(std::move(expire)) {
 }
 
 Watchdog::~Watchdog() {
-    stop_.store(true);
+    {
+        const std::lock_guard lock(mutex_);
+        stop_ = true;
+    }
+    stopped_.notify_one();
     wake();
     thread_.join();
 }
 
 void Watchdog::run() {
-    while (!stop_.load()) {
+    for (;;) {
         resting_.wait(1, std::memory_order_acquire);
         uint64_t deadline = deadline_ns_.load(std::memory_order_acquire);
         if (deadline > kExpired && monotonic_ns() >= deadline &&
             deadline_ns_.compare_exchange_strong(deadline, kExpired)) {
             expire_();
         }
-        ::usleep(kTickUs);
+        std::unique_lock lock(mutex_);
+        if (stopped_.wait_for(lock, kTick, [this] { return stop_; })) return;
     }
 }
 

@@ -5,8 +5,10 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
 #include <functional>
+#include <mutex>
 #include <thread>
 
 namespace rfaas::invocation {
@@ -46,7 +48,10 @@ class Watchdog {
     std::function<void()> expire_;
     std::atomic<uint64_t> deadline_ns_{0};  // of the running call, or kExpired
     std::atomic<int> resting_{1};
-    std::atomic<bool> stop_{false};
+    // Only for the end, which is not to wait for a tick: the release of a lease waits for it.
+    std::mutex mutex_;
+    std::condition_variable stopped_;
+    bool stop_ = false;
     std::thread thread_;
 };
 

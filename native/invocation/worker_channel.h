@@ -89,6 +89,7 @@ class WorkerChannel {
     [[nodiscard]] int fd() const { return epoll_; }
     void acknowledge();
 
+    [[nodiscard]] bool has_client() const { return established_; }
     [[nodiscard]] uint32_t slots() const { return options_.slots; }
     [[nodiscard]] fabric::MemoryRegion* input_region() const { return inputs_.get(); }
     [[nodiscard]] fabric::MemoryRegion* output_region() const { return outputs_.get(); }

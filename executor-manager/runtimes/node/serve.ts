@@ -40,7 +40,8 @@ export class CallServer {
   readonly #hotMs: number
   /** Calls whose promise is not settled, by slot. */
   readonly #pending = new Map<number, Call>()
-  #lastCall = 0
+  /** By performance.now(); without a client there is nothing to be hot for. */
+  #lastCall = -Infinity
   #scheduled = false
   #stopping = false
   #finished = false
@@ -71,7 +72,6 @@ export class CallServer {
   }
 
   start(): void {
-    this.#lastCall = performance.now()
     this.#schedule()
   }
 
@@ -90,11 +90,14 @@ export class CallServer {
 
   connected(): void {
     clearTimeout(this.#lingering)
+    this.#lastCall = performance.now()
+    this.#schedule()
   }
 
   /** The client is gone, for good or for a moment. */
   disconnected(): void {
     clearTimeout(this.#lingering)
+    this.#lastCall = -Infinity
     this.#lingering = setTimeout(() => {
       for (const call of this.#pending.values()) call.context.abort('the caller is gone')
     }, lingerMs).unref()
