@@ -2,6 +2,7 @@
 // few of them: by free cores, by host and switch, by expected idle time, and what they have when empty.
 import type { Candidate, Room } from './scheduler.js'
 import { Shelves } from './shelves.js'
+import { placeIn } from './sorted.js'
 
 interface Entry {
   node: Candidate
@@ -97,18 +98,12 @@ export class Pool {
   }
 
   #idlePlace(idleUntilMs: number, order: number): number {
-    let low = 0
-    let high = this.#byIdleTime.length
-    while (low < high) {
-      const middle = (low + high) >> 1
-      const entry = this.#byIdleTime[middle]!
-      const before =
+    return placeIn(
+      this.#byIdleTime,
+      (entry) =>
         entry.idleUntilMs < idleUntilMs ||
-        (entry.idleUntilMs === idleUntilMs && entry.node.order < order)
-      if (before) low = middle + 1
-      else high = middle
-    }
-    return low
+        (entry.idleUntilMs === idleUntilMs && entry.node.order < order),
+    )
   }
 }
 

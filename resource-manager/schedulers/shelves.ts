@@ -1,10 +1,16 @@
 // Nodes by how many cores are free: a shelf for each number, on it the nodes in order of registration.
 // A node moves when that number changes; nothing is ever sorted as a whole.
 import type { Candidate } from './scheduler.js'
+import { placeIn } from './sorted.js'
+
+interface Shelf {
+  readonly cores: number
+  readonly nodes: Candidate[]
+}
 
 export class Shelves {
-  /** By number of free cores. A shelf that became empty stays: it will be needed again. */
-  readonly #shelves: (Candidate[] | undefined)[] = []
+  /** By number of free cores, only those on which something stands, the lowest number first. */
+  readonly #shelves: Shelf[] = []
   /** Where each node stands; its own number may have changed since. */
   readonly #places = new Map<string, { node: Candidate; cores: number }>()
 
@@ -19,24 +25,28 @@ export class Shelves {
     if (before?.node === node && before.cores === cores) return
     this.delete(node.name)
     this.#places.set(node.name, { node, cores })
-    const shelf = (this.#shelves[cores] ??= [])
-    shelf.splice(placeOf(node.order, shelf), 0, node)
+    const index = this.#shelfFor(cores)
+    if (this.#shelves[index]?.cores !== cores) this.#shelves.splice(index, 0, { cores, nodes: [] })
+    const { nodes } = this.#shelves[index]!
+    nodes.splice(placeOf(node.order, nodes), 0, node)
   }
 
   delete(name: string): void {
     const place = this.#places.get(name)
     if (place === undefined) return
     this.#places.delete(name)
-    const shelf = this.#shelves[place.cores]!
-    shelf.splice(placeOf(place.node.order, shelf), 1)
+    const index = this.#shelfFor(place.cores)
+    const { nodes } = this.#shelves[index]!
+    nodes.splice(placeOf(place.node.order, nodes), 1)
+    if (nodes.length === 0) this.#shelves.splice(index, 1)
   }
 
   /** The node that comes first in order of registration, of those with at least so many free cores that
    * are wanted. */
   first(cores: number, wanted: (node: Candidate) => boolean): Candidate | undefined {
     let first: Candidate | undefined
-    for (let count = cores; count < this.#shelves.length; count += 1) {
-      for (const node of this.#shelves[count] ?? []) {
+    for (let index = this.#shelfFor(cores); index < this.#shelves.length; index += 1) {
+      for (const node of this.#shelves[index]!.nodes) {
         if (first !== undefined && first.order < node.order) break
         if (wanted(node)) first = node
       }
@@ -46,27 +56,26 @@ export class Shelves {
 
   /** Those with the fewest free cores first, beginning at so many. */
   *fullest(cores: number): Generator<Candidate> {
-    for (let count = cores; count < this.#shelves.length; count += 1) {
-      yield* this.#shelves[count] ?? []
+    for (let index = this.#shelfFor(cores); index < this.#shelves.length; index += 1) {
+      yield* this.#shelves[index]!.nodes
     }
   }
 
   /** Those with the most free cores first, down to so many. */
   *emptiest(cores: number): Generator<Candidate> {
-    for (let count = this.#shelves.length - 1; count >= cores; count -= 1) {
-      yield* this.#shelves[count] ?? []
+    const last = this.#shelfFor(cores)
+    for (let index = this.#shelves.length - 1; index >= last; index -= 1) {
+      yield* this.#shelves[index]!.nodes
     }
+  }
+
+  /** Where the shelf for so many free cores, or the next one, is or would be. */
+  #shelfFor(cores: number): number {
+    return placeIn(this.#shelves, (shelf) => shelf.cores < cores)
   }
 }
 
 /** Where a node of this order is on the shelf, or would be. */
-function placeOf(order: number, shelf: readonly Candidate[]): number {
-  let low = 0
-  let high = shelf.length
-  while (low < high) {
-    const middle = (low + high) >> 1
-    if (shelf[middle]!.order < order) low = middle + 1
-    else high = middle
-  }
-  return low
+function placeOf(order: number, nodes: readonly Candidate[]): number {
+  return placeIn(nodes, (node) => node.order < order)
 }

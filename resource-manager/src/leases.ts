@@ -23,12 +23,8 @@ interface Lease {
 /** `l-` and 80 random bits in base 32: not to be guessed, short enough to be typed. */
 export function newLeaseId(): string {
   const alphabet = 'abcdefghijklmnopqrstuvwxyz234567'
-  let bits = BigInt(`0x${randomBytes(10).toString('hex')}`)
   let id = ''
-  for (let digit = 0; digit < 16; digit += 1) {
-    id += alphabet.charAt(Number(bits & 31n))
-    bits >>= 5n
-  }
+  for (const byte of randomBytes(16)) id += alphabet.charAt(byte & 31)
   return `l-${id}`
 }
 

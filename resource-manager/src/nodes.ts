@@ -9,6 +9,7 @@ import type { EventStream } from '../../lib/control/server.js'
 import { RfaasError, invalidArgument } from '../../lib/errors.js'
 import { Pool } from '../schedulers/pool.js'
 import type { Candidate, Room } from '../schedulers/scheduler.js'
+import { putIn, takeOut } from '../schedulers/sorted.js'
 import type { LeaseRecord, NodeRecord } from '../stores/store.js'
 import { Deadlines } from './deadlines.js'
 
@@ -22,6 +23,7 @@ class Node implements Candidate {
   stream: EventStream | undefined
   /** Parts that hold cores here, by id. */
   readonly held = new Map<string, LeaseRecord>()
+  /** Ascending. */
   freeCores: number[] = []
   capacity: Room = { cores: 0, memoryBytes: 0 }
   /** What was said of it since it registered; undefined: nothing. */
@@ -75,14 +77,13 @@ class Node implements Candidate {
       this.held.set(lease.id, lease)
       if (known) return
       this.#heldBytes += lease.memoryBytes
-      const taken = new Set(lease.cores)
-      this.freeCores = this.freeCores.filter((core) => !taken.has(core))
+      takeOut(this.freeCores, lease.cores)
     } else if (known) {
       this.held.delete(lease.id)
       this.#heldBytes -= lease.memoryBytes
       // Those that the node still lends.
       const back = lease.cores.filter((core) => this.#lent.has(core))
-      this.freeCores = [...this.freeCores, ...back].sort((a, b) => a - b)
+      putIn(this.freeCores, back)
     }
   }
 }

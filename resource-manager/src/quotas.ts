@@ -17,10 +17,11 @@ const limits: readonly {
 
 /** The first limit that the tenant would pass with this on top of what it holds. */
 function exceeded({ quota = {} }: Principal, request: LeaseRequest, holding: Holding) {
-  const wanted = { leases: 1, cores: request.cores, memoryBytes: request.memoryBytes }
-  return limits
-    .map(({ of, limit, show }) => ({ limit, show, held: holding[of], asked: wanted[of] }))
-    .find(({ limit, held, asked }) => held + asked > (quota[limit] ?? Infinity))
+  for (const { of, limit, show } of limits) {
+    const [held, asked] = [holding[of], of === 'leases' ? 1 : request[of]]
+    if (held + asked > (quota[limit] ?? Infinity)) return { limit, show, held, asked }
+  }
+  return undefined
 }
 
 export function withinQuota(

@@ -35,6 +35,9 @@ const Epoch = Type.Integer({ minimum: 0 })
 
 // Entries that are read between two turns of the event loop.
 const ledgerPage = 500
+// Of the event loop, that a commit waits for others at most; it waits for none when there are enough.
+const mostTurns = 4
+const enoughCommits = 64
 
 export function lmdbStorePath(dataDir: string): string {
   return join(dataDir, 'state.mdb')
@@ -159,27 +162,39 @@ class LmdbStore implements Store {
     await this.#db.close()
   }
 
-  /** Commits of one turn of the event loop share a transaction and its flush. The flush blocks the
-   * loop: LMDB's own asynchronous writes end the process when the disk is full. */
+  /** Commits that come close together share a transaction and its flush, which costs as much for one as
+   * for many: as long as each turn of the event loop brings more, there is another one. */
   #scheduleFlush(): Promise<void> {
     return new Promise((resolve, reject) => {
-      setImmediate(() => {
-        const batch = this.#queue.splice(0)
-        this.#next = undefined
-        try {
-          this.#write(batch)
-          resolve()
-        } catch (error) {
-          this.#failure = new RfaasError(
-            'ERR_RFAAS_UNAVAILABLE',
-            `the store ${this.#path} could not be written (${messageOf(error)}): free or repair its disk, then restart the resource manager`,
-            { cause: error },
-          )
-          reject(this.#failure)
-          this.#fail(this.#failure)
-        }
-      })
+      let turns = 0
+      let known = 0
+      const turn = (): void => {
+        const grows = this.#queue.length > known
+        known = this.#queue.length
+        turns += 1
+        if (grows && turns < mostTurns && known < enoughCommits) setImmediate(turn)
+        else this.#flush(resolve, reject)
+      }
+      setImmediate(turn)
     })
+  }
+
+  /** It blocks the loop: LMDB's own asynchronous writes end the process when the disk is full. */
+  #flush(resolve: () => void, reject: (failure: RfaasError) => void): void {
+    const batch = this.#queue.splice(0)
+    this.#next = undefined
+    try {
+      this.#write(batch)
+      resolve()
+    } catch (error) {
+      this.#failure = new RfaasError(
+        'ERR_RFAAS_UNAVAILABLE',
+        `the store ${this.#path} could not be written (${messageOf(error)}): free or repair its disk, then restart the resource manager`,
+        { cause: error },
+      )
+      reject(this.#failure)
+      this.#fail(this.#failure)
+    }
   }
 
   #write(batch: readonly Changes[]): void {
