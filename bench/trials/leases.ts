@@ -1,16 +1,16 @@
 // What the resource manager alone can do, with its durable store: leases granted per second, how long
-// one takes, and the memory that one costs. It runs in a process of its own on the worker's core; the
-// nodes whose cores it grants are only registered, nothing runs on them.
-import { spawn } from 'node:child_process'
-import { randomUUID } from 'node:crypto'
+// one takes, and the memory that one costs. It runs in a process of its own on the worker's core, and
+// whoever asks it in another one on the client's; the nodes whose cores it grants are only registered,
+// nothing runs on them.
+import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, rm } from 'node:fs/promises'
-import { Agent, request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 
-import { canPin } from '../cores.js'
+import { canPin, forkOn } from '../cores.js'
+import type { GrantsAnswer, GrantsAsk } from '../grants-process.js'
 import { root } from '../machine.js'
 import { unsharedBytes } from '../processes.js'
 import type { Point } from '../results.js'
@@ -18,8 +18,9 @@ import { distributionOf } from '../statistics.js'
 import type { Context, Trial } from './trial.js'
 
 const concurrencies = [1, 8, 16, 64]
-const defaultSamples = 5_000
-const coresPerNode = 4096
+// After a quarter as many for warming up: the compilers of a manager that has just started share its core.
+const defaultSamples = (concurrency: number): number => (concurrency === 1 ? 4_000 : 16_000)
+const coresPerNode = 128
 const memoryBytes = 16 * 1024 * 1024
 // Nobody answers its heartbeats: the nodes must not be lost before the end.
 const heartbeat = '1h'
@@ -36,30 +37,20 @@ export const leases: Trial = {
 }
 
 async function grants(context: Context, concurrency: number): Promise<void> {
-  const samples = context.samples ?? defaultSamples
+  const samples = context.samples ?? defaultSamples(concurrency)
   const warmup = Math.ceil(samples / 4)
-  const manager = await startResourceManager(context.cores.workers[0]!)
+  const { client, workers } = context.cores
+  const manager = await startResourceManager(workers[0]!)
+  const asking = forkOn([client], join(root, 'dist', 'bench', 'grants-process.js'))
   try {
-    const post = poster(manager.url, concurrency)
     const nodes = Math.ceil((samples + warmup) / coresPerNode)
-    for (let node = 0; node < nodes; ++node) await post('/v1/nodes', registration(node))
-    const grant = (): Promise<void> =>
-      post('/v1/leases', {
-        ...{ cores: 1, memoryBytes, durationMs: 3_600_000 },
-        requestId: randomUUID(),
-      })
-    await lanes(concurrency, warmup, grant)
+    for (let node = 0; node < nodes; ++node) await register(manager.url, node)
+    const ask = (samples: number): Promise<GrantsAnswer> =>
+      answerOf(asking, { url: manager.url, concurrency, samples, memoryBytes })
+    await ask(warmup)
     const before = unsharedBytes(manager.pid)
-    const times = new Float64Array(samples)
-    let done = 0
-    const begin = process.hrtime.bigint()
-    await lanes(concurrency, samples, async () => {
-      const start = process.hrtime.bigint()
-      await grant()
-      times[done++] = Number(process.hrtime.bigint() - start)
-    })
-    const elapsedNs = Number(process.hrtime.bigint() - begin)
-    const distribution = distributionOf(times)
+    const { timesNs, elapsedNs } = await ask(samples)
+    const distribution = distributionOf(Float64Array.from(timesNs))
     const { recorder } = context
     const params = { concurrency }
     recorder.add(pointOf('grant', 'ns', params), { value: distribution.p50Ns, distribution })
@@ -71,8 +62,19 @@ async function grants(context: Context, concurrency: number): Promise<void> {
       value: Math.max(0, unsharedBytes(manager.pid) - before) / samples,
     })
   } finally {
+    asking.kill()
     await manager.close()
   }
+}
+
+async function answerOf(asking: ChildProcess, ask: GrantsAsk): Promise<GrantsAnswer> {
+  const ended = once(asking, 'exit').then(([code, signal]) => {
+    throw new Error(`the process that asks for leases ended with ${String(code ?? signal)}`)
+  })
+  asking.send(ask)
+  const [answer] = (await Promise.race([once(asking, 'message'), ended])) as [GrantsAnswer]
+  ended.catch(() => undefined)
+  return answer
 }
 
 async function startResourceManager(core: number) {
@@ -104,8 +106,8 @@ async function startResourceManager(core: number) {
   }
 }
 
-function registration(node: number): unknown {
-  return {
+async function register(url: string, node: number): Promise<void> {
+  const registration = {
     name: `node-${node}`,
     url: `http://127.0.0.1:${20_000 + node}`,
     cores: Array.from({ length: coresPerNode }, (_, core) => core),
@@ -115,41 +117,12 @@ function registration(node: number): unknown {
     sequence: 1,
     leases: [],
   }
-}
-
-/** POSTs JSON. Not the client of lib: it would be the slower side, and this is about the manager. */
-function poster(url: string, connections: number) {
-  const agent = new Agent({ keepAlive: true, maxSockets: connections })
-  return (path: string, body: unknown): Promise<void> =>
-    new Promise((resolve, reject) => {
-      const text = JSON.stringify(body)
-      const headers = {
-        'content-type': 'application/json',
-        'content-length': Buffer.byteLength(text),
-      }
-      const sent = request(new URL(path, url), { method: 'POST', agent, headers }, (response) => {
-        const chunks: Buffer[] = []
-        response.on('data', (chunk: Buffer) => chunks.push(chunk))
-        response.on('error', reject)
-        response.on('end', () => {
-          const { statusCode = 0 } = response
-          if (statusCode >= 200 && statusCode < 300) return resolve()
-          reject(
-            new Error(`POST ${path} was answered ${statusCode}: ${String(Buffer.concat(chunks))}`),
-          )
-        })
-      })
-      sent.on('error', reject)
-      sent.end(text)
-    })
-}
-
-async function lanes(count: number, calls: number, call: () => Promise<void>): Promise<void> {
-  let left = calls
-  const lane = async (): Promise<void> => {
-    while (left-- > 0) await call()
-  }
-  await Promise.all(Array.from({ length: count }, lane))
+  const answer = await fetch(new URL('/v1/nodes', url), {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify(registration),
+  })
+  if (!answer.ok) throw new Error(`a node was answered ${answer.status}: ${await answer.text()}`)
 }
 
 function pointOf(metric: string, unit: Point['unit'], params: Point['params']): Point {
