@@ -3,8 +3,10 @@ import { createFolder } from '../../lib/control/folder.js'
 import type { Logger } from '../../lib/control/log.js'
 import type { LeaseClaims } from '../../lib/control/schemas.js'
 import { signToken } from '../../lib/control/token.js'
-import { checkLmdbStore } from '../stores/lmdb-check.js'
+import { renewLmdbStore } from '../stores/lmdb-renewal.js'
 import { lmdbStorePath, openLmdbStore } from '../stores/lmdb.js'
+import { ownDataDir } from '../stores/ownership.js'
+import type { Store } from '../stores/store.js'
 import type { Config } from './config.js'
 import { loadSigningKeys } from './keys.js'
 import { Manager } from './manager.js'
@@ -16,10 +18,9 @@ export async function openAlone(
   config: Config,
   logger: Logger,
 ): Promise<{ office: Office; publicKeyPem: string }> {
-  const { dataDir, minFreeBytes, heartbeatMs, nodeTimeoutMs, maxLeaseMs, scheduler } = config
+  const { dataDir, heartbeatMs, nodeTimeoutMs, maxLeaseMs, scheduler } = config
   createFolder('dataDir', dataDir)
-  await checkLmdbStore(lmdbStorePath(dataDir))
-  const store = openLmdbStore(dataDir, minFreeBytes)
+  const store = await openOwnStore(config, logger)
   // Whatever fails from here on must give the store back, or the next start would be refused.
   try {
     const snapshot = await store.load()
@@ -55,4 +56,18 @@ export async function openAlone(
     await store.close()
     throw error
   }
+}
+
+async function openOwnStore({ dataDir, minFreeBytes }: Config, logger: Logger): Promise<Store> {
+  const disown = ownDataDir(dataDir)
+  try {
+    const path = lmdbStorePath(dataDir)
+    if (!(await renewLmdbStore(path))) {
+      logger.warn({ path }, 'no room to write the store anew: it stays as it is')
+    }
+  } catch (error) {
+    disown()
+    throw error
+  }
+  return openLmdbStore(dataDir, minFreeBytes, disown)
 }

@@ -4,10 +4,10 @@ import { join } from 'node:path'
 import { open, type RootDatabase } from 'lmdb'
 import { Type, type Static, type TSchema } from 'typebox'
 import { inspect } from '../../lib/control/check.js'
-import { isRunning, ProcessIdentity, thisProcess } from '../../lib/control/process-identity.js'
 import { RfaasError } from '../../lib/errors.js'
 import { formatBytes } from '../../lib/units.js'
-import { damagedStore, fileFlaw } from './lmdb-check.js'
+import { damagedStore, fileFlaw } from './lmdb-renewal.js'
+import { ownDataDir } from './ownership.js'
 import {
   decodeRecord,
   decodeVersion,
@@ -43,10 +43,20 @@ export function lmdbStorePath(dataDir: string): string {
   return join(dataDir, 'state.mdb')
 }
 
-/** Changes are refused while the file system has less than `minFreeBytes` left. A store that may be
- * damaged is first given to checkLmdbStore. */
-export function openLmdbStore(dataDir: string, minFreeBytes: number): Store {
-  return new LmdbStore(dataDir, minFreeBytes)
+/** Changes are refused while the file system has less than `minFreeBytes` left. `disown` gives the
+ * directory back when the store closes, or cannot be opened. A store that may be damaged is first given
+ * to renewLmdbStore. */
+export function openLmdbStore(
+  dataDir: string,
+  minFreeBytes: number,
+  disown = ownDataDir(dataDir),
+): Store {
+  try {
+    return new LmdbStore(dataDir, minFreeBytes, disown)
+  } catch (error) {
+    disown()
+    throw error
+  }
 }
 
 class LmdbStore implements Store {
@@ -54,6 +64,7 @@ class LmdbStore implements Store {
   readonly #path: string
   readonly #dataDir: string
   readonly #minFreeBytes: number
+  readonly #disown: () => void
   readonly #queue: Changes[] = []
   /** The flush of what is queued. */
   #next: Promise<void> | undefined
@@ -62,8 +73,9 @@ class LmdbStore implements Store {
   readonly failed = new Promise<RfaasError>((resolve) => (this.#fail = resolve))
   #closed = false
 
-  constructor(dataDir: string, minFreeBytes: number) {
+  constructor(dataDir: string, minFreeBytes: number, disown: () => void) {
     this.#dataDir = dataDir
+    this.#disown = disown
     this.#minFreeBytes = minFreeBytes
     this.#path = lmdbStorePath(dataDir)
     const flaw = fileFlaw(this.#path)
@@ -84,7 +96,6 @@ class LmdbStore implements Store {
     }
     try {
       this.#checkVersion()
-      this.#takeOwnership(dataDir)
     } catch (error) {
       void this.#db.close()
       if (error instanceof RfaasError) throw error
@@ -155,11 +166,11 @@ class LmdbStore implements Store {
     this.#closed = true
     // Whoever committed learns of a failure.
     await this.#next?.catch(() => undefined)
-    // LMDB must not be touched once a write has failed: its memory is not sound then. The entry of
-    // the owner stays, but it names a process that will be gone, and so stops nobody.
+    // LMDB must not be touched once a write has failed: its memory is not sound then. The directory
+    // stays ours until this process has ended.
     if (this.#failure !== undefined) return
-    this.#change((put) => put(keys.owner, undefined))
     await this.#db.close()
+    this.#disown()
   }
 
   /** Commits that come close together share a transaction and its flush, which costs as much for one as
@@ -234,28 +245,13 @@ class LmdbStore implements Store {
     })
   }
 
-  /** Two managers on one store would grant the same cores. LMDB's writer lock spans processes, so
-   * reading the owner and becoming it is one step. */
-  #takeOwnership(dataDir: string): void {
-    const holder = this.#change((put): ProcessIdentity | undefined => {
-      const current = this.#read(keys.owner, ProcessIdentity)
-      if (current !== undefined && isRunning(current)) return current
-      put(keys.owner, thisProcess())
-      if (this.#db.get(keys.version) === undefined) put(keys.version, formatVersion)
-      return undefined
-    })
-    if (holder === undefined) return
-    throw new RfaasError(
-      'ERR_RFAAS_UNAVAILABLE',
-      `the data directory ${dataDir} is in use by the resource manager with process id ${holder.pid}: stop it or choose another directory`,
-      { field: 'dataDir', value: dataDir },
-    )
-  }
-
   /** Before anything else is read or written: only this record is the same in all formats. */
   #checkVersion(): void {
     const text = this.#db.get(keys.version)
-    if (text === undefined) return
+    if (text === undefined) {
+      this.#change((put) => put(keys.version, formatVersion))
+      return
+    }
     const version = decodeVersion(text)
     if (version === formatVersion) return
     if (version === undefined) throw this.#damaged(`record ${keys.version} is not as it was stored`)

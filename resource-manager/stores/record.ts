@@ -9,7 +9,6 @@ export const keys = {
   version: 'meta/version',
   epoch: 'meta/epoch',
   clock: 'meta/clock',
-  owner: 'meta/owner',
   sum: 'meta/sum',
 }
 

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import fc from 'fast-check'
 import { open } from 'lmdb'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { checkLmdbStore } from '../../resource-manager/stores/lmdb-check.js'
+import { renewLmdbStore } from '../../resource-manager/stores/lmdb-renewal.js'
 import { lmdbStorePath, openLmdbStore } from '../../resource-manager/stores/lmdb.js'
 import type { LeaseRecord, NodeRecord, Snapshot } from '../../resource-manager/stores/store.js'
 import { fuzz, mutated, patienceMs, refusal } from './fuzz.js'
@@ -65,14 +65,14 @@ async function withCopy(act: (dataDir: string, file: string) => Promise<void>): 
 }
 
 /** Loads it, and uses it; undefined when the store was refused as damaged. */
-async function load(dataDir: string, use = true): Promise<Snapshot | undefined> {
+async function load(dataDir: string): Promise<Snapshot | undefined> {
   let snapshot: Snapshot | undefined
   const refused = await refusal(async () => {
-    await checkLmdbStore(lmdbStorePath(dataDir))
+    await renewLmdbStore(lmdbStorePath(dataDir))
     const store = openLmdbStore(dataDir, 0)
     try {
       snapshot = await store.load()
-      for (const lease of use ? leases : []) {
+      for (const lease of leases) {
         await store.commit({ leases: [lease, { ...lease, id: 'l-new' }], removedLeases: ['l-new'] })
       }
       expect(await store.load()).toEqual(snapshot)
@@ -178,8 +178,7 @@ describe('a store', () => {
         const spoilt = Buffer.from(bytes)
         spoil(spoilt, { what: 'older', at: page, seed: 0 })
         writeFileSync(file, spoilt)
-        // An older list of free pages is found only when LMDB, using it, ends the process.
-        const snapshot = await load(dataDir, false)
+        const snapshot = await load(dataDir)
         if (snapshot === undefined) refused.push(page)
         else expect(snapshot).toEqual(whole)
       })

@@ -246,22 +246,20 @@ describe('the data directory', () => {
     await startManager({ dataDir })
   }, 30_000)
 
-  it('keeps what others must not read from them, and no copies of checks that were killed', async () => {
+  it('keeps what others must not read from them, and nothing of a start that was killed', async () => {
     const dataDir = temporaryDirectory()
     const first = await startManager({ dataDir })
     await first.close()
     const store = join(dataDir, 'state.mdb')
     expect(statSync(store).mode & 0o777).toBe(0o600)
     chmodSync(store, 0o644)
-    // No process can have this id.
-    const leftovers = ['state.mdb.check-4194305', 'state.mdb.check-4194305-lock']
-    const living = `state.mdb.check-${process.ppid}`
-    for (const name of [...leftovers, living]) writeFileSync(join(dataDir, name), 'copy')
+    for (const name of ['state.mdb.new', 'state.mdb.new-lock']) {
+      writeFileSync(join(dataDir, name), 'half of a store')
+    }
     await startManager({ dataDir })
     expect(statSync(store).mode & 0o777).toBe(0o600)
-    const left = readdirSync(dataDir)
-    expect(left).toContain(living)
-    expect(left.filter((name) => leftovers.includes(name))).toEqual([])
+    const others = ['owner', 'signing-key.pem', 'state.mdb-lock']
+    expect(readdirSync(dataDir).sort()).toEqual([...others, 'state.mdb'].sort())
   })
 
   it('is given back when the start fails', async () => {

@@ -7,6 +7,7 @@ import {
   readFileSync,
   rmSync,
   statfsSync,
+  statSync,
   truncateSync,
   writeFileSync,
 } from 'node:fs'
@@ -74,22 +75,32 @@ export const stores: Scenario[] = [
     name: 'disk-almost-full',
     fault: 'the disk of the resource manager has less room than it wants to keep',
     promise:
-      'Changes are refused with ERR_RFAAS_UNAVAILABLE before anything has changed; calls go on; with room again, so do grants.',
+      'Changes are refused with ERR_RFAAS_UNAVAILABLE before anything has changed; calls go on; a restart loses nothing; with room again, so do grants.',
     unshare: 'mount',
     async run(stage) {
       const disk = smallDisk(stage)
-      const { client, lease, functions } = await stage.deployed({
+      const { cluster, client, lease, functions } = await stage.deployed({
         lease: oneCore,
         resourceManager: { args: ['--min-free-bytes', '4MiB'] },
       })
       const traffic = new Traffic(functions)
+      // So that most of the store is used, and does not fit again into half of its room.
+      for (let i = 0; i < 100; i += 1) await (await stage.lease(client, oneCore)).release()
       disk.fill(2 ** 20)
       const full = { code: 'ERR_RFAAS_UNAVAILABLE' }
       await assert.rejects(client.lease(oneCore), full)
       await assert.rejects(lease.renew(), full)
       assert.equal((await client.nodes())[0]?.freeCores, 1)
       disk.empty()
+      disk.fill(statSync(join(stage.folder, 'rm', 'state.mdb')).size / 2)
+      await cluster.resourceManager.end('SIGKILL')
+      await cluster.restartResourceManager()
+      assert.match(cluster.resourceManager.log, /no room to write the store anew/)
+      assert((await client.leases()).some(({ id, state }) => id === lease.id && state === 'active'))
+      await assert.rejects(lease.renew(), full)
+      disk.empty()
       const began = performance.now()
+      await cluster.registered()
       await stage.lease(client, oneCore)
       const recoveredMs = performance.now() - began
       await lease.renew()

@@ -1,49 +1,59 @@
-// LMDB maps its file and believes it: a damaged page ends the process that reads it with a signal. So a
-// process of its own reads everything once before the resource manager opens the store.
+// LMDB maps its file and believes it: a damaged page ends the process that reads it with a signal, and
+// what only a writer meets (the list of free pages, the free room in a page) does so when it is least
+// expected. So before the resource manager opens its store, a process of its own reads all records and
+// writes them to a new file, with which the resource manager goes on.
 import { execFile } from 'node:child_process'
 import {
   closeSync,
-  existsSync,
   fstatSync,
+  fsyncSync,
   openSync,
-  readdirSync,
   readSync,
+  renameSync,
   rmSync,
   statSync,
 } from 'node:fs'
-import { basename, dirname, join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { RfaasError } from '../../lib/errors.js'
 import { packageRoot } from '../../lib/package-root.js'
 
-const checkWithinMs = 120_000
+const withinMs = 120_000
+/** What the process ends with when it has not copied a store with which nothing is wrong. */
+export const withoutCopy = { otherFormat: 3, noRoom: 4 } as const
 // Sent by people and the kernel: they say nothing about the store.
 const foreignSignals = new Set<unknown>(['SIGKILL', 'SIGTERM', 'SIGINT', 'SIGHUP'])
 
-/** Rejects when the store at `path` is damaged; resolves when it is sound, new, or of another format.
- * Whether another manager uses it makes no difference: the owner's record is left alone. */
-export async function checkLmdbStore(path: string): Promise<void> {
-  removeLeftovers(path)
+/** Rejects when the store at `path` is damaged. The store is the caller's: see ownDataDir. False: it is
+ * as it was, because there is no room for two of it. */
+export async function renewLmdbStore(path: string): Promise<boolean> {
+  const copy = `${path}.new`
+  const remove = (): void => {
+    for (const file of [copy, `${copy}-lock`]) rmSync(file, { force: true })
+  }
+  // Of a manager that was killed.
+  remove()
   const flaw = fileFlaw(path)
   if (flaw !== undefined) throw damagedStore(path, flaw)
-  if ((statSync(path, { throwIfNoEntry: false })?.size ?? 0) === 0) return
-  // Two managers may start at once.
-  const copy = `${path}.check-${process.pid}`
+  if ((statSync(path, { throwIfNoEntry: false })?.size ?? 0) === 0) return true
   try {
-    const found = await contentFlaw(path, copy)
-    if (found !== undefined) throw damagedStore(path, found)
+    // LMDB would let others read it.
+    closeSync(openSync(copy, 'wx', 0o600))
+    const outcome = await copyStore(path, copy)
+    if (outcome === 'copied') replace(path, copy)
+    return outcome !== 'no room'
   } finally {
-    for (const file of [copy, `${copy}-lock`]) rmSync(file, { force: true })
+    remove()
   }
 }
 
-/** Copies of managers that were killed during their check. */
-function removeLeftovers(path: string): void {
-  const folder = dirname(path)
-  const copies = `${basename(path)}.check-`
-  for (const name of existsSync(folder) ? readdirSync(folder) : []) {
-    if (!name.startsWith(copies)) continue
-    const pid = Number.parseInt(name.slice(copies.length))
-    if (!existsSync(`/proc/${pid}`)) rmSync(join(folder, name), { force: true })
+/** Its bytes are on disk already. */
+function replace(path: string, copy: string): void {
+  renameSync(copy, path)
+  const folder = openSync(dirname(path), 'r')
+  try {
+    fsyncSync(folder)
+  } finally {
+    closeSync(folder)
   }
 }
 
@@ -96,17 +106,21 @@ export function fileFlaw(path: string): string | undefined {
   }
 }
 
-function contentFlaw(path: string, copy: string): Promise<string | undefined> {
-  const script = join(packageRoot(), 'dist/resource-manager/stores/lmdb-check-process.js')
-  const options = { timeout: checkWithinMs, killSignal: 'SIGKILL' } as const
+function copyStore(path: string, copy: string): Promise<'copied' | 'other format' | 'no room'> {
+  const script = join(packageRoot(), 'dist/resource-manager/stores/lmdb-renewal-process.js')
+  const options = { timeout: withinMs, killSignal: 'SIGKILL' } as const
   return new Promise((resolve, reject) => {
     execFile(process.execPath, [script, path, copy], options, (error, stdout, stderr) => {
-      if (error === null) return resolve(undefined)
+      if (error === null) return resolve('copied')
       const { code, signal, killed } = error
-      if (killed === true) return resolve(`it could not be read within ${checkWithinMs} ms`)
-      if (stdout !== '') return resolve(stdout)
+      // The resource manager refuses it, saying so.
+      if (code === withoutCopy.otherFormat) return resolve('other format')
+      if (code === withoutCopy.noRoom) return resolve('no room')
+      const damaged = (what: string): void => reject(damagedStore(path, what))
+      if (killed === true) return damaged(`it could not be read within ${withinMs} ms`)
+      if (stdout !== '') return damaged(stdout)
       if (typeof signal === 'string' && !foreignSignals.has(signal)) {
-        return resolve(`what read it was ended by ${signal}`)
+        return damaged(`what read it was ended by ${signal}`)
       }
       const what = signal ?? `${code} ${stderr}`
       const message = `the store ${path} could not be checked (${what}): start the resource manager again`
