@@ -267,7 +267,7 @@ PartitionName=faas Nodes=${names} Default=NO MaxTime=INFINITE State=UP PriorityT
 }
 
 /** Slurm cannot take port 0: these were free a moment ago. */
-async function freePorts(count: number): Promise<number[]> {
+export async function freePorts(count: number): Promise<number[]> {
   const servers = Array.from({ length: count }, () => createServer().listen(0, '127.0.0.1'))
   await Promise.all(servers.map((server) => once(server, 'listening')))
   const ports = servers.map((server) => (server.address() as { port: number }).port)
