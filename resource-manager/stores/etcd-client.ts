@@ -238,7 +238,10 @@ function readAnswer(status: number, text: string): unknown {
   }
   if (status === 200) return answer
   const { message, code } = check(Refusal, answer, `etcd's answer with status ${status}`)
-  throw new EtcdRefusal(message, code)
+  // It goes on refusing until somebody does that.
+  const full = message.includes('database space exceeded')
+  const remedy = ': compact it, defragment every member (etcdctl defrag), then etcdctl alarm disarm'
+  throw new EtcdRefusal(full ? message + remedy : message, code)
 }
 
 function comparison(compare: Compare): object {

@@ -20,6 +20,8 @@ export interface EtcdOptions {
   members?: number
   /** Skip fsync: for tests in which etcd is not struck down. */
   hasty?: boolean
+  /** How large its database may be. Default: etcd's. */
+  quotaBytes?: number
   /** Clients come over TLS and show a certificate of the authority. */
   tls?: { cert: string; key: string; ca: string }
   /** Where their data is. Default: a folder for temporary files. */
@@ -48,7 +50,7 @@ export class EtcdCluster {
   }
 
   static async start(options: EtcdOptions = {}): Promise<EtcdCluster> {
-    const { members = 1, hasty = false, host = '127.0.0.1', wrap = [], tls } = options
+    const { members = 1, hasty = false, host = '127.0.0.1', wrap = [], tls, quotaBytes } = options
     const folder = options.folder ?? mkdtempSync(join(tmpdir(), 'rfaas-etcd-'))
     const ports = await freePorts(2 * members)
     const places = Array.from({ length: members }, (_, index) => ({
@@ -75,6 +77,7 @@ export class EtcdCluster {
                 ...['--trusted-ca-file', tls.ca, '--client-cert-auth'],
               ]),
           ...(hasty ? ['--unsafe-no-fsync'] : []),
+          ...(quotaBytes === undefined ? [] : ['--quota-backend-bytes', `${quotaBytes}`]),
         ],
       })),
       tls,
