@@ -5,15 +5,17 @@
 import { execFile } from 'node:child_process'
 import {
   closeSync,
+  existsSync,
   fstatSync,
   fsyncSync,
   openSync,
+  readdirSync,
   readSync,
   renameSync,
   rmSync,
   statSync,
 } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { RfaasError } from '../../lib/errors.js'
 import { packageRoot } from '../../lib/package-root.js'
 
@@ -26,12 +28,9 @@ const foreignSignals = new Set<unknown>(['SIGKILL', 'SIGTERM', 'SIGINT', 'SIGHUP
 /** Rejects when the store at `path` is damaged. The store is the caller's: see ownDataDir. False: it is
  * as it was, because there is no room for two of it. */
 export async function renewLmdbStore(path: string): Promise<boolean> {
-  const copy = `${path}.new`
-  const remove = (): void => {
-    for (const file of [copy, `${copy}-lock`]) rmSync(file, { force: true })
-  }
-  // Of a manager that was killed.
-  remove()
+  removeCopies(path)
+  // The process of a manager that was killed may still write to its own.
+  const copy = `${path}.new-${process.pid}`
   const flaw = fileFlaw(path)
   if (flaw !== undefined) throw damagedStore(path, flaw)
   if ((statSync(path, { throwIfNoEntry: false })?.size ?? 0) === 0) return true
@@ -42,7 +41,14 @@ export async function renewLmdbStore(path: string): Promise<boolean> {
     if (outcome === 'copied') replace(path, copy)
     return outcome !== 'no room'
   } finally {
-    remove()
+    removeCopies(path)
+  }
+}
+
+function removeCopies(path: string): void {
+  const folder = dirname(path)
+  for (const name of existsSync(folder) ? readdirSync(folder) : []) {
+    if (name.startsWith(`${basename(path)}.new-`)) rmSync(join(folder, name), { force: true })
   }
 }
 

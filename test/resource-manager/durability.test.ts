@@ -253,7 +253,7 @@ describe('the data directory', () => {
     const store = join(dataDir, 'state.mdb')
     expect(statSync(store).mode & 0o777).toBe(0o600)
     chmodSync(store, 0o644)
-    for (const name of ['state.mdb.new', 'state.mdb.new-lock']) {
+    for (const name of ['state.mdb.new-17', 'state.mdb.new-17-lock']) {
       writeFileSync(join(dataDir, name), 'half of a store')
     }
     await startManager({ dataDir })
