@@ -12,6 +12,7 @@ import { partitions } from './scenarios/partitions.js'
 import { resourceManagers } from './scenarios/resource-managers.js'
 import { severalManagers } from './scenarios/several-managers.js'
 import { stores } from './scenarios/stores.js'
+import { wires } from './scenarios/wires.js'
 import { workers } from './scenarios/workers.js'
 
 export interface Section {
@@ -28,7 +29,7 @@ export const matrix: readonly Section[] = [
   { title: 'Clients', scenarios: clients },
   { title: 'Leases', scenarios: leases },
   { title: 'The control plane', scenarios: control },
-  { title: 'The network', scenarios: [...connections, ...partitions] },
+  { title: 'The network', scenarios: [...connections, ...wires, ...partitions] },
   { title: 'Disk and store', scenarios: stores },
   { title: 'Clocks', scenarios: clocks },
   { title: 'In the long run', scenarios: leaks },

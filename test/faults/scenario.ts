@@ -4,6 +4,7 @@ import { existsSync } from 'node:fs'
 
 import { lackOfEtcd } from '../resource-manager/etcd-cluster.js'
 import type { Stage } from './stage.js'
+import { lackOfWire } from './wire.js'
 
 export interface Scenario {
   /** For the command line. */
@@ -30,7 +31,7 @@ export interface Seen {
   recoveredMs?: number
 }
 
-export type Need = 'faketime' | 'cgroups' | 'verbs' | 'etcd'
+export type Need = 'faketime' | 'cgroups' | 'wire' | 'etcd'
 
 export const libfaketime = [
   '/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1',
@@ -46,8 +47,8 @@ export function lacking({ needs, unshare }: Scenario): string | undefined {
       return libfaketime === undefined ? 'needs the Debian package faketime' : undefined
     case 'cgroups':
       return process.getuid?.() === 0 ? undefined : 'needs root, for limits of memory'
-    case 'verbs':
-      return process.env['RFAAS_REQUIRE'] === 'verbs' ? undefined : 'needs RDMA: npm run test:roce'
+    case 'wire':
+      return lackOfWire
     case 'etcd':
       return lackOfEtcd
     case undefined:

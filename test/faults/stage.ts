@@ -56,12 +56,19 @@ export class Stage {
 
   /** A cluster, a lease on all of it, and functions with a worker on each core. */
   async deployed(
-    options: ClusterOptions & { lease?: LeaseOptions; package?: string } = {},
+    options: ClusterOptions & {
+      lease?: LeaseOptions
+      package?: string
+      deploy?: DeployOptions
+    } = {},
   ): Promise<Deployed> {
     const cluster = await this.cluster(options)
     const client = await this.client(cluster)
     const lease = await this.lease(client, options.lease)
-    const functions = await lease.deploy(options.package ?? nativePackage(), deployOptions)
+    const functions = await lease.deploy(
+      options.package ?? nativePackage(),
+      options.deploy ?? deployOptions,
+    )
     return { cluster, client, lease, functions }
   }
 

@@ -7,3 +7,5 @@ node_modules/.bin/vitest run test/conformance -t '^verbs'
 # Left out: what is about managers alone, slow on an emulated machine and the same over any fabric, and
 # cuts, which cut a connection of shm.
 node_modules/.bin/vitest run test/integration --exclude '**/{cuts,grants,lost-contact}.test.ts'
+# Last: it changes the routes of the machine.
+[ ! -e /sys/class/net/eth1 ] || node dist/test/faults/run.js --busy wire

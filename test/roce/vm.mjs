@@ -48,9 +48,12 @@ function qemuArguments(accelerator, boot) {
     ...['-kernel', boot.kernel, '-initrd', boot.initramfs, '-append', boot.append],
     ...share('host', '/', ',readonly=on'),
     ...(boot.output === undefined ? [] : share('output', boot.output, '')),
-    // A hub with nothing else in it: the interface has a carrier and leads nowhere. rxe hands packets
-    // for its own address back to itself.
-    ...['-netdev', 'hubport,id=net,hubid=0', '-device', 'virtio-net-pci,netdev=net,romfile='],
+    // A hub with two interfaces of the guest. rxe hands packets for its own address back to itself; the
+    // second interface is for tests that need a wire which can be cut.
+    ...['net', 'wire'].flatMap((id) => [
+      ...['-netdev', `hubport,id=${id},hubid=0`],
+      ...['-device', `virtio-net-pci,netdev=${id},romfile=`],
+    ]),
     ...['-device', 'virtio-rng-pci'],
     ...['-chardev', 'stdio,id=output,signal=off', '-device', 'virtio-serial-pci'],
     ...['-device', 'virtserialport,chardev=output,name=rfaas'],
