@@ -114,7 +114,8 @@ describe.skipIf(reasons['a lease'] !== undefined)('a lease', () => {
 
   test('takes its control groups with it, and its CPU time is what they counted', async () => {
     const { client, pid, layers } = await start('root')
-    if (!layers.has('cgroup')) return
+    // Where the machine is known to have them, a manager that does not find them is an error.
+    if (process.env['RFAAS_REQUIRE_CGROUPS'] === undefined && !layers.has('cgroup')) return
     const { lease, attack } = await deploy(node as Node, hostileScript)
     const groups = groupsOf(pid)
     const leases = groups.flatMap((folder) => readdirSync(folder).filter(isLease))
