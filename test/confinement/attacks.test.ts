@@ -1,6 +1,6 @@
 // A hostile function against everything that it could reach, on the hosts that a manager may find.
 // What a layer that is missing there would have stopped is not asked for.
-import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 
@@ -131,6 +131,19 @@ describe.each<[Host, number]>([
       const sockets = socketsOf(node)
       expect(sockets).toHaveLength(2 + 2 * pool)
       for (const path of sockets) expect(await hostile.attack('unix', path)).toMatch(refused)
+      await unharmed()
+    })
+
+    test('gets at no memory that a client shares with the worker of another lease', async () => {
+      const [, theirs] = workers() as [number, number]
+      const shared = readdirSync(`/proc/${theirs}/fd`)
+        .map((fd) => `/proc/${theirs}/fd/${fd}`)
+        .filter((path) => readlinkSync(path).startsWith('/memfd:rfaas'))
+      expect(shared.length).toBeGreaterThan(1)
+      for (const path of shared) {
+        expect(await hostile.attack('read', path)).toMatch(refused)
+        expect(await hostile.attack('write', path)).toMatch(refused)
+      }
       await unharmed()
     })
 

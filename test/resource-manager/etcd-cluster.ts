@@ -2,12 +2,12 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, mkdtempSync, rmSync } from 'node:fs'
-import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Transport } from '../../lib/control/transport.js'
 import { Etcd } from '../../resource-manager/stores/etcd-client.js'
+import { freePorts } from '../free-ports.js'
 
 const program = '/usr/bin/etcd'
 const startWithinMs = 20_000
@@ -145,13 +145,4 @@ export class EtcdCluster {
       await sleep(50)
     }
   }
-}
-
-/** etcd has to know its ports before it listens: they are free now. */
-async function freePorts(count: number): Promise<number[]> {
-  const servers = Array.from({ length: count }, () => createServer().listen(0, '127.0.0.1'))
-  await Promise.all(servers.map((server) => once(server, 'listening')))
-  const ports = servers.map((server) => (server.address() as AddressInfo).port)
-  await Promise.all(servers.map((server) => once(server.close(), 'close')))
-  return ports
 }

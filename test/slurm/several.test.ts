@@ -5,7 +5,7 @@ import { afterEach, expect, test } from 'vitest'
 import { Client } from '../../lib/index.js'
 import { bytes, deployOptions, nativePackage } from '../integration/support.js'
 import { EtcdCluster, lackOfEtcd } from '../resource-manager/etcd-cluster.js'
-import { freePorts } from './batch-cluster.js'
+import { freePorts } from '../free-ports.js'
 import { cleanUp, node, onCleanUp, startHarvest, startSlurm, temporaryFolder } from './support.js'
 
 afterEach(cleanUp)
