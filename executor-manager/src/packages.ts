@@ -160,6 +160,8 @@ export class PackageStore {
       for await (const chunk of bytes) digest.update(chunk)
     } catch (error) {
       this.#sound.delete(sha256)
+      // It was removed a moment ago.
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false
       throw error
     }
     if (digest.digest('hex') === sha256) return true

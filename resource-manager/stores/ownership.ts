@@ -5,6 +5,8 @@ import { closeSync, ftruncateSync, openSync, readFileSync, writeSync } from 'nod
 import { join } from 'node:path'
 import { RfaasError } from '../../lib/errors.js'
 
+const lockWithinMs = 10_000
+
 /** Makes this manager the only one on the directory, until the returned function is called. */
 export function ownDataDir(dataDir: string): () => void {
   const path = join(dataDir, 'owner')
@@ -24,7 +26,10 @@ export function ownDataDir(dataDir: string): () => void {
 /** flock(1) gets our open file, and what it locks stays locked when it has ended. */
 function lock(file: number, path: string, dataDir: string): void {
   const stdio = ['ignore', 'ignore', 'ignore', file] as const
-  const { status, error } = spawnSync('flock', ['-n', '3'], { stdio: [...stdio] })
+  const { status, error } = spawnSync('flock', ['-n', '3'], {
+    stdio: [...stdio],
+    timeout: lockWithinMs,
+  })
   if (status === 0) return
   if (status === 1) {
     const holder = readFileSync(path, 'utf8').trim()
