@@ -1,12 +1,14 @@
-// `rfaas usage`: what the closed leases used.
-import { Command, InvalidArgumentError } from 'commander'
+// `rfaas usage`: what the closed leases used, or what leases had of the harvest jobs.
+import { Command, InvalidArgumentError, Option } from 'commander'
 
 import type { Usage } from '../client/client.js'
+import type { JobUsage, JobUsageReport } from '../control/schemas.js'
 import { jsonOption, withTarget, type Target } from './options.js'
 import { note, print, printJson, table } from './output.js'
 
 interface Flags extends Target {
   json?: boolean
+  jobs?: boolean
   tenant?: string
   since?: Date
   until?: Date
@@ -15,22 +17,31 @@ interface Flags extends Target {
 export function usageCommand(): Command {
   return withTarget(new Command('usage'))
     .description('show what the leases that are over used, by tenant')
+    .addOption(
+      new Option('--jobs', 'what leases had of each harvest job instead (operator)').conflicts(
+        'tenant',
+      ),
+    )
     .option('--tenant <name>', 'of this tenant alone (operators see all)')
     .option(
       '--since <time>',
-      'of leases that closed then or later: 2026-01-31, 2026-01-31T12:00Z',
+      'of leases that closed, or jobs that ended, then or later: 2026-01-31, 2026-01-31T12:00Z',
       date,
     )
-    .option('--until <time>', 'of leases that closed before', date)
+    .option('--until <time>', 'of leases that closed, or jobs that began, before', date)
     .addOption(jsonOption())
-    .action(async ({ json = false, tenant, since, until, ...target }: Flags) => {
+    .action(async ({ json = false, jobs = false, tenant, since, until, ...target }: Flags) => {
       const { connect } = await import('./connect.js')
       const client = await connect(target)
-      const usage = await client.usage({
-        ...(tenant === undefined ? {} : { tenant }),
+      const range = {
         ...(since === undefined ? {} : { since }),
         ...(until === undefined ? {} : { until }),
-      })
+      }
+      if (jobs) {
+        const report = await client.jobUsage(range)
+        return json ? printJson(report) : printJobs(report)
+      }
+      const usage = await client.usage({ ...range, ...(tenant === undefined ? {} : { tenant }) })
       if (json) return printJson(usage)
       if (usage.length === 0) return note('no lease has ended')
       await print(
@@ -48,6 +59,38 @@ export function usageCommand(): Command {
         ]),
       )
     })
+}
+
+async function printJobs({ jobs, tenants }: JobUsageReport): Promise<void> {
+  if (jobs.length === 0) return note('no harvest job is known')
+  await print(
+    table<JobUsage>(jobs, [
+      { title: 'JOB', value: ({ id }) => id },
+      { title: 'NODE', value: ({ node }) => node },
+      { title: 'PARTITION', value: ({ partition }) => partition },
+      { title: 'STATE', value: ({ state }) => state },
+      { title: 'BEGIN', value: ({ begin }) => begin },
+      { title: 'END', value: ({ end }) => end ?? 'running' },
+      { title: 'CORES', value: ({ cores }) => `${cores}`, right: true },
+      { title: 'ELAPSED s', value: ({ elapsedMs }) => number(elapsedMs / 1000), right: true },
+      { title: 'CORE-SECONDS', value: ({ coreMs }) => number(coreMs / 1000), right: true },
+      { title: 'LEASED', value: (job) => number(job.leasedCoreMs / 1000), right: true },
+      { title: 'IDLE', value: ({ idleCoreMs }) => number(idleCoreMs / 1000), right: true },
+      {
+        title: 'LEASED BY',
+        value: (job) =>
+          job.tenants.map(({ tenant, coreMs }) => `${tenant} ${number(coreMs / 1000)}`).join(', '),
+      },
+    ]),
+  )
+  if (tenants.length === 0) return
+  await print('\n')
+  await print(
+    table(tenants, [
+      { title: 'TENANT', value: ({ tenant }) => tenant },
+      { title: 'CORE-SECONDS', value: ({ coreMs }) => number(coreMs / 1000), right: true },
+    ]),
+  )
 }
 
 /** A day alone begins at midnight UTC, as Date has it. */

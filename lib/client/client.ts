@@ -2,6 +2,7 @@
 import {
   DrainRequest,
   HarvestInfo,
+  JobUsageReport,
   LeaseList,
   NodeList,
   UsageReport,
@@ -177,13 +178,18 @@ export class Client {
   /** What closed leases used, by tenant: this client's own, or all for an operator. */
   async usage({ tenant, since, until }: UsageOptions = {}): Promise<Usage[]> {
     this.#check()
-    const query = new URLSearchParams({
-      ...(tenant === undefined ? {} : { tenant }),
-      ...(since === undefined ? {} : { from: since.toISOString() }),
-      ...(until === undefined ? {} : { to: until.toISOString() }),
-    })
+    const query = rangeQuery(since, until)
+    if (tenant !== undefined) query.set('tenant', tenant)
     return (await this.#link.request(`/v1/usage?${query.toString()}`, { schema: UsageReport }))
       .tenants
+  }
+
+  /** Operators: what leases had of each harvest job that had its cores at some time from `since` to
+   * `until`, and what was idle. */
+  async jobUsage({ since, until }: Omit<UsageOptions, 'tenant'> = {}): Promise<JobUsageReport> {
+    this.#check()
+    const query = rangeQuery(since, until)
+    return this.#link.request(`/v1/usage/jobs?${query.toString()}`, { schema: JobUsageReport })
   }
 
   /** Releases the leases that are still held. Idempotent. */
@@ -213,6 +219,13 @@ export class Client {
   #check(): void {
     if (this.#closed) throw new RfaasError('ERR_RFAAS_CLOSED', 'the client is closed')
   }
+}
+
+function rangeQuery(since: Date | undefined, until: Date | undefined): URLSearchParams {
+  return new URLSearchParams({
+    ...(since === undefined ? {} : { from: since.toISOString() }),
+    ...(until === undefined ? {} : { to: until.toISOString() }),
+  })
 }
 
 function abandoned(signal: AbortSignal | undefined): RfaasError {

@@ -447,6 +447,45 @@ export const UsageEntries = Type.Object({
 })
 export type UsageEntries = Static<typeof UsageEntries>
 
+/** Which harvest jobs: those that had their cores at some time from `from` to `to`. */
+export const JobUsageQuery = Type.Object({ from: usageRange.from, to: usageRange.to }, closed)
+export type JobUsageQuery = Static<typeof JobUsageQuery>
+
+const tenantShares = Type.Array(Type.Object({ tenant: Type.String(), coreMs: Type.Integer() }))
+
+/** What the batch system charges for a harvest job, and what leases had of it. */
+export const JobUsage = Type.Object({
+  id: Type.String(),
+  /** The node that it was, of the resource manager. */
+  node: Type.String(),
+  partition: Type.String(),
+  /** That the batch system gave it. */
+  cores: Type.Integer(),
+  /** In the batch system's words; `unknown`: it did not tell how the job ended, which was at `end` or later. */
+  state: Type.String(),
+  begin: instant,
+  /** Absent as long as it has its cores. */
+  end: Type.Optional(instant),
+  /** To its end, or to the last look at the batch system. */
+  elapsedMs: Type.Integer(),
+  /** elapsedMs times cores: the sum of the next two. */
+  coreMs: Type.Integer(),
+  /** From the grant of each lease to its end, within the time of the job. */
+  leasedCoreMs: Type.Integer(),
+  idleCoreMs: Type.Integer(),
+  /** Of leasedCoreMs. */
+  tenants: tenantShares,
+})
+export type JobUsage = Static<typeof JobUsage>
+
+export const JobUsageReport = Type.Object({
+  /** In the order in which they began: those that have not ended, and the last 10,000 that have. */
+  jobs: Type.Array(JobUsage),
+  /** Of all these jobs together. */
+  tenants: tenantShares,
+})
+export type JobUsageReport = Static<typeof JobUsageReport>
+
 // ── executors (client ⇄ executor manager; Authorization: Bearer <lease token>) ────────────────
 
 export const Runtime = Type.Union([Type.Literal('native'), Type.Literal('node')])

@@ -4,7 +4,7 @@ import type { Snapshot, Store } from '../stores/store.js'
 const done = Promise.resolve()
 
 export const emptySnapshot: Snapshot = {
-  ...{ epoch: 0, clock: undefined, leases: [], nodes: [], usage: [] },
+  ...{ epoch: 0, clock: undefined, leases: [], nodes: [], usage: [], jobs: [] },
 }
 
 export function forgetfulStore(): Store {

@@ -3,6 +3,7 @@
 // source starts executor managers where something is idle. They register like all others, and the
 // manager treats them alike: a source may fail, hang or be wrong, and no lease ends because of it.
 import type { HarvestInfo, NodeInfo } from '../../lib/control/schemas.js'
+import type { JobRecord } from '../stores/store.js'
 
 export const sourceNames = ['static', 'slurm'] as const
 export type SourceName = (typeof sourceNames)[number]
@@ -17,6 +18,9 @@ export interface NodeSource {
   close(): Promise<void>
 }
 
+/** What the batch system says of a job that is or was a node, and has or had cores. */
+export type SeenJob = Omit<JobRecord, 'seenMs'>
+
 /** What a source may know of the manager's nodes, and do to them. */
 export interface ManagedNodes {
   list(): NodeInfo[]
@@ -24,4 +28,6 @@ export interface ManagedNodes {
   expect(name: string, idleUntilMs: number | undefined): void
   /** Nothing of a node that is not up runs any more, nor ever will: its leases are closed as lost. */
   remove(name: string): Promise<void>
+  /** All jobs that the batch system told of when it was asked `agoMs` ago: for the accounts. */
+  account(jobs: readonly SeenJob[], agoMs: number): Promise<void>
 }

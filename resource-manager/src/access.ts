@@ -14,6 +14,7 @@ export const routeAccess: AccessTable = {
   'POST /v1/leases/:id/revoke': ['operator'],
   'GET /v1/usage': ['tenant', 'operator'],
   'GET /v1/usage/entries': ['tenant', 'operator'],
+  'GET /v1/usage/jobs': ['operator'],
   'GET /v1/overview/events': ['tenant', 'operator'],
   'GET /v1/nodes': ['tenant', 'operator'],
   'GET /v1/harvest': ['operator'],

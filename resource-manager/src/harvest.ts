@@ -53,6 +53,7 @@ export class Harvest implements Duty {
         list: () => manager.nodes(),
         expect: (name, idleUntilMs) => manager.expect(name, idleUntilMs),
         remove: (name) => manager.maintenance.remove(openPrincipal, name),
+        account: (jobs, agoMs) => manager.jobs.saw(jobs, agoMs),
       },
       metrics: this.#metrics,
       logger: this.#logger,

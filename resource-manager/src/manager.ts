@@ -24,6 +24,7 @@ import { requireClient, requireNode, requireOperator, sees } from './access.js'
 import { adopt } from './adoption.js'
 import { CallBook } from './calls.js'
 import { Granting, type GrantingOptions } from './granting.js'
+import { JobAccounts } from './job-accounts.js'
 import type { LeaseBook } from './leases.js'
 import { Maintenance } from './maintenance.js'
 import type { NodeTable } from './nodes.js'
@@ -43,6 +44,7 @@ export interface ManagerOptions extends StateOptions, GrantingOptions {
 
 export class Manager {
   readonly usage: UsageReader
+  readonly jobs: JobAccounts
   readonly maintenance: Maintenance
   readonly calls = new CallBook()
   readonly #options: ManagerOptions
@@ -69,6 +71,7 @@ export class Manager {
     this.#nodes = this.#state.nodes
     this.#granting = new Granting(this.#state, options)
     this.usage = new UsageReader(this.#state.ledger, options.store)
+    this.jobs = new JobAccounts(this.#state, options.store, options.clock)
     this.maintenance = new Maintenance(this.#state, this.#granting, options.logger, () =>
       this.#tick(),
     )

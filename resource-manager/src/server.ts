@@ -7,6 +7,8 @@ import {
   DrainRequest,
   HarvestInfo,
   HeartbeatReply,
+  JobUsageQuery,
+  JobUsageReport,
   LeaseClosed,
   LeaseGrant,
   LeaseInfo,
@@ -151,6 +153,17 @@ export function addLeaseRoutes(
       },
     },
     (request) => office.manager.usage.entries(principalOf(request), request.query),
+  )
+  app.get(
+    '/v1/usage/jobs',
+    {
+      schema: {
+        summary: 'What leases had of each harvest job, and what was idle: it adds up',
+        querystring: JobUsageQuery,
+        response: { 200: JobUsageReport },
+      },
+    },
+    (request) => office.manager.jobs.usage(principalOf(request), request.query),
   )
 }
 

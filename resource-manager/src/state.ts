@@ -13,12 +13,14 @@ import type {
   Snapshot,
   Store,
 } from '../stores/store.js'
+import { JobBook } from './jobs.js'
 import { Ledger, ledgerEntry } from './ledger.js'
 import { LeaseBook } from './leases.js'
 import { NodeTable } from './nodes.js'
 import { leaseEnded } from './refusals.js'
 
 const rememberedClosedLeases = 1000
+const rememberedEndedJobs = 10_000
 // 250 parts of leases, or fewer with many cores: with their entries in the ledger less than a megabyte.
 const mostAtOnce = 25_000
 // A node learns our clock from our answers, a moment late: a lease that it ends this shortly before
@@ -39,6 +41,7 @@ export class State {
   readonly leases = new LeaseBook(rememberedClosedLeases)
   readonly nodes: NodeTable
   readonly ledger: Ledger
+  readonly jobs: JobBook
   readonly #store: Store
   readonly #logger: Logger
   readonly #onChange: () => void
@@ -46,10 +49,11 @@ export class State {
 
   /** `onChange` is called after every change in memory. */
   constructor(options: StateOptions, onChange: () => void) {
-    const { epoch, leases, nodes, usage } = options.snapshot
+    const { epoch, leases, nodes, usage, jobs } = options.snapshot
     this.clock = options.clock
     this.nodes = new NodeTable(options.nodeTimeoutMs)
     this.ledger = new Ledger(usage)
+    this.jobs = new JobBook(rememberedEndedJobs, jobs)
     this.#store = options.store
     this.#logger = options.logger
     this.#onChange = onChange
@@ -84,8 +88,9 @@ export class State {
     for (const node of changes.nodes ?? []) this.nodes.update(node)
     const removedLeases = (changes.leases ?? []).flatMap((lease) => this.#put(lease))
     const usage = (changes.ledger ?? []).map((entry) => this.ledger.add(entry))
+    const removedJobs = (changes.jobs ?? []).flatMap((job) => this.jobs.put(job))
     this.#onChange()
-    await this.#store.commit({ ...changes, removedLeases, usage })
+    await this.#store.commit({ ...changes, removedLeases, usage, removedJobs })
   }
 
   /** The same for what need not change together: a store need not take thousands of records at once. A

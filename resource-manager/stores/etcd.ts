@@ -8,6 +8,8 @@ import { mostWrites, type Entry, type Etcd, type Write } from './etcd-client.js'
 import { decodeRecord, encodeRecord, formatVersion, keys } from './record.js'
 import {
   ClockRecord,
+  jobKey,
+  JobRecord,
   LeaseRecord,
   LedgerEntry,
   ledgerKey,
@@ -110,10 +112,11 @@ class EtcdStore implements Store {
   }
 
   async load(): Promise<Snapshot> {
-    const [leases, nodes, usage] = await Promise.all([
+    const [leases, nodes, usage, jobs] = await Promise.all([
       this.#all('lease', LeaseRecord, ({ id }) => id),
       this.#all('node', NodeRecord, ({ name }) => name),
       this.#all('usage', TenantUsage, ({ tenant }) => tenant),
+      this.#all('job', JobRecord, jobKey),
     ])
     return {
       epoch: (await this.#one(keys.epoch, Epoch)) ?? 0,
@@ -121,6 +124,7 @@ class EtcdStore implements Store {
       leases,
       nodes,
       usage,
+      jobs,
     }
   }
 
@@ -203,7 +207,10 @@ class EtcdStore implements Store {
     for (const node of nodes) put(`node/${node.name}`, node)
     for (const entry of changes.ledger ?? []) put(ledgerKey(entry), entry)
     for (const sums of changes.usage ?? []) put(`usage/${sums.tenant}`, sums)
+    for (const job of changes.jobs ?? []) put(`job/${jobKey(job)}`, job)
     for (const id of removedLeases) records.push([this.#keyOf(`lease/${id}`), undefined])
+    for (const key of changes.removedJobs ?? [])
+      records.push([this.#keyOf(`job/${key}`), undefined])
     return records
   }
 

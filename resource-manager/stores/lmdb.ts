@@ -20,6 +20,8 @@ import {
 } from './record.js'
 import {
   ClockRecord,
+  jobKey,
+  JobRecord,
   LeaseRecord,
   LedgerEntry,
   ledgerKey,
@@ -115,6 +117,7 @@ class LmdbStore implements Store {
       leases: [...this.#all('lease', LeaseRecord, (lease) => lease.id)],
       nodes: [...this.#all('node', NodeRecord, (node) => node.name)],
       usage: [...this.#all('usage', TenantUsage, ({ tenant }) => tenant)],
+      jobs: [...this.#all('job', JobRecord, jobKey)],
     }
   }
 
@@ -210,13 +213,16 @@ class LmdbStore implements Store {
 
   #write(batch: readonly Changes[]): void {
     this.#change((put) => {
-      for (const { clock, leases, removedLeases, nodes, ledger, usage } of batch) {
+      for (const changes of batch) {
+        const { clock, leases, removedLeases, nodes, ledger, usage, jobs, removedJobs } = changes
         for (const lease of leases ?? []) put(`lease/${lease.id}`, lease)
         for (const node of nodes ?? []) put(`node/${node.name}`, node)
         if (clock !== undefined) put(keys.clock, clock)
         for (const entry of ledger ?? []) put(ledgerKey(entry), entry)
         for (const sums of usage ?? []) put(`usage/${sums.tenant}`, sums)
+        for (const job of jobs ?? []) put(`job/${jobKey(job)}`, job)
         for (const id of removedLeases ?? []) put(`lease/${id}`, undefined)
+        for (const key of removedJobs ?? []) put(`job/${key}`, undefined)
       }
       // It only grows: the last one stands for all.
       const epoch = batch.findLast((changes) => changes.epoch !== undefined)?.epoch

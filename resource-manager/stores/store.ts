@@ -124,6 +124,32 @@ export const TenantUsage = Type.Object(
 )
 export type TenantUsage = Static<typeof TenantUsage>
 
+/** A batch job that was a node, as the batch system tells of it. */
+export const JobRecord = Type.Object(
+  {
+    id: identifier,
+    /** The node that it was, of the resource manager. */
+    node: identifier,
+    partition: Type.String(),
+    /** That the batch system gave it, and charges for. */
+    cores: Type.Integer({ minimum: 1 }),
+    /** In the batch system's words; `unknown`: it does not tell any more. */
+    state: Type.String(),
+    beginMs: time,
+    /** Absent as long as it has its cores. */
+    endMs: Type.Optional(time),
+    /** When the batch system said this. */
+    seenMs: time,
+  },
+  closed,
+)
+export type JobRecord = Static<typeof JobRecord>
+
+/** Batch systems count jobs anew when they are set up anew, and a job that is requeued begins again. */
+export function jobKey({ id, beginMs }: Pick<JobRecord, 'id' | 'beginMs'>): string {
+  return `${id}/${beginMs}`
+}
+
 export const ClockRecord = Type.Object({ bootId: Type.String(), offsetMs: Type.Number() })
 
 /** A place in the ledger, between entries: after all that closed earlier, or then with a smaller id. */
@@ -144,6 +170,7 @@ export interface Snapshot {
   leases: LeaseRecord[]
   nodes: NodeRecord[]
   usage: TenantUsage[]
+  jobs: JobRecord[]
 }
 
 /** What changes together or not at all. */
@@ -155,6 +182,9 @@ export interface Changes {
   nodes?: readonly NodeRecord[]
   ledger?: readonly LedgerEntry[]
   usage?: readonly TenantUsage[]
+  jobs?: readonly JobRecord[]
+  /** Keys of jobs. */
+  removedJobs?: readonly string[]
 }
 
 export interface Store {

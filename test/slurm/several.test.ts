@@ -58,6 +58,15 @@ test.skipIf(lackOfEtcd !== undefined)(
     expect(await slurm.harvestJobs('RUNNING')).toHaveLength(2)
     expect((await client.leases()).map(({ id }) => id)).toEqual([lease.id])
     expect(await functions.invoke('echo', bytes(2))).toEqual(bytes(2))
+    // Both have looked at the jobs; what they are charged for is still one account for each.
+    const accounts = (await second.client.jobUsage()).jobs
+    expect(accounts.map(({ id, state }) => [Number(id), state])).toEqual(
+      jobs.map((id) => [id, 'running']),
+    )
+    for (const { elapsedMs, cores, leasedCoreMs, idleCoreMs } of accounts) {
+      expect(leasedCoreMs).toBeGreaterThan(0)
+      expect(leasedCoreMs + idleCoreMs).toBe(elapsedMs * cores)
+    }
     await lease.release()
 
     // It gives back what it did not start, and harvests what is idle again.

@@ -6,7 +6,7 @@ import { userInfo } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { HarvestInfo, HarvestJobInfo } from '../../../lib/control/schemas.js'
 import type { Logger } from '../../../lib/control/log.js'
-import type { ManagedNodes, NodeSource } from '../source.js'
+import type { ManagedNodes, NodeSource, SeenJob } from '../source.js'
 import { BatchSystem } from './batch-system.js'
 import { jobScript } from './job-script.js'
 import type { SlurmMetrics } from './metrics.js'
@@ -111,10 +111,12 @@ export class SlurmSource implements NodeSource {
 
   async #lookOnce(): Promise<void> {
     let observation: Observation
+    let askedAtMs: number
     try {
       const { partition } = this.#options.config
       const { resourceManager } = this.#options
       if (performance.now() - this.#faultsAtMs > faultsEveryMs) await this.#findFaults()
+      askedAtMs = performance.now()
       const [nodes, jobs] = await Promise.all([this.#batch.nodes(), this.#batch.jobs()])
       const mine = { user: userInfo().username, partition, resourceManager }
       observation = observe({ nodes, jobs }, mine)
@@ -126,6 +128,15 @@ export class SlurmSource implements NodeSource {
     if (this.#failure !== undefined) this.#logger.info('Slurm answers again')
     this.#failure = undefined
     this.#seen = { observation, at: new Date().toISOString() }
+    const seen = observation.jobs.flatMap((job) => seenJob(job) ?? [])
+    await this.#options.nodes
+      .account(seen, performance.now() - askedAtMs)
+      .catch((error: unknown) => {
+        this.#logger.error(
+          { err: error },
+          'the jobs could not be stored: the next look tries again',
+        )
+      })
     const active = this.#follow(observation)
     this.#watchIdle(observation)
     await this.#carryOut(this.#plan(observation, active))
@@ -297,6 +308,21 @@ export class SlurmSource implements NodeSource {
       this.#metrics.refused.inc()
       this.#logger.warn({ reason: messageOf(error) }, 'Slurm did not do what it was asked for')
     }
+  }
+}
+
+/** Of a job that has or had cores. */
+function seenJob({ id, node, cores, over, state, slurm }: OwnJob): SeenJob | undefined {
+  const { job_state, partition, nodes, start_time, end_time } = slurm
+  if (state === 'pending' || nodes === '' || start_time === 0 || cores === 0) return undefined
+  return {
+    id: `${id}`,
+    node,
+    partition,
+    cores,
+    state: job_state.toLowerCase(),
+    beginMs: start_time * 1000,
+    ...(over && { endMs: Math.max(start_time, end_time) * 1000 }),
   }
 }
 
