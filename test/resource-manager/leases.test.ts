@@ -322,6 +322,7 @@ describe('metrics', () => {
       'get /v1/overview/events',
       'get /v1/usage',
       'get /v1/usage/entries',
+      'get /v1/usage/jobs',
       'post /v1/leases',
       'post /v1/leases/{id}/renew',
       'post /v1/leases/{id}/revoke',
