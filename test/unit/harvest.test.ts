@@ -65,6 +65,11 @@ describe('what is harvested', () => {
     expect(started(nodes, [job(1, 'n1', 4, 'running')])).toEqual([['n1_2', 4, 12_000]])
   })
 
+  it('is nothing of a job that started after Slurm was asked for its nodes', () => {
+    expect(started([batchNode('n1')], [job(1, 'n1', 8, 'running')])).toEqual([])
+    expect(started([batchNode('n1')], [job(1, 'n1', 6, 'running')])).toEqual([['n1_2', 2, 4000]])
+  })
+
   it('does not take a name that a node has, nor a node that is not ready', () => {
     const may = { free: (name: string) => name !== 'n1', ready: (name: string) => name !== 'n2' }
     const { start } = plan([batchNode('n1'), batchNode('n2')], [], noLimits, may)

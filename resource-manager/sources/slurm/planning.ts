@@ -95,10 +95,13 @@ function nodeName(batchNode: string, free: (name: string) => boolean): string | 
   return undefined
 }
 
+/** What Slurm says of nodes may be older than what it says of jobs: one of ours that started in between
+ * has its cores all the same. */
 function idleCores(node: BatchNode, present: readonly HarvestJob[]): number {
   if (!node.usable) return 0
   const waiting = sum(present, ({ state, cores }) => (state === 'pending' ? cores : 0))
-  return Math.max(0, unallocated(node) - waiting)
+  const ours = sum(present, ({ cores }) => cores)
+  return Math.max(0, Math.min(unallocated(node) - waiting, node.cores - ours))
 }
 
 function unallocated({ cores, allocatedCores }: BatchNode): number {
