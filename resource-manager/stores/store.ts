@@ -130,11 +130,11 @@ export const JobRecord = Type.Object(
     id: identifier,
     /** The node that it was, of the resource manager. */
     node: identifier,
-    partition: Type.String(),
+    partition: Type.String({ maxLength: 255 }),
     /** That the batch system gave it, and charges for. */
     cores: Type.Integer({ minimum: 1 }),
     /** In the batch system's words; `unknown`: it does not tell any more. */
-    state: Type.String(),
+    state: Type.String({ maxLength: 64 }),
     beginMs: time,
     /** Absent as long as it has its cores. */
     endMs: Type.Optional(time),

@@ -69,7 +69,7 @@ export function sampleOf(
     if (job.name !== jobName || job.job_state !== 'RUNNING') continue
     const { cores = 0, memoryMiB = 0 } = harvested.get(job.nodes) ?? {}
     harvested.set(job.nodes, {
-      cores: cores + job.cpus,
+      cores: cores + (job.cpus ?? 0),
       memoryMiB: memoryMiB + (job.memory_per_node ?? 0),
     })
   }

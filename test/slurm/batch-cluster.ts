@@ -114,9 +114,13 @@ export class BatchCluster {
   }
 
   /** A regular job, which preempts; its number. */
-  async submit(script: string, { cores = 1, memoryMiB = 128, node = '' } = {}): Promise<number> {
+  async submit(
+    script: string,
+    { cores = 1, memoryMiB = 128, node = '', held = false } = {},
+  ): Promise<number> {
     const args = ['--parsable', '-p', 'batch', `-c${cores}`, `--mem=${memoryMiB}M`, '-t', '10']
     if (node !== '') args.push('-w', node)
+    if (held) args.push('--hold')
     const output = `--output=${join(this.folder, 'log/job-%j.out')}`
     return Number(await this.run('sbatch', [...args, output, `--wrap=${script}`]))
   }

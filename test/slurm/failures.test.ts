@@ -109,6 +109,19 @@ describe('a Slurm that fails costs no running lease', () => {
   })
 })
 
+describe('a job that is cancelled while it waits', () => {
+  test('keeps nobody from harvesting', async () => {
+    const slurm = await startSlurm([node('n1')])
+    const job = await slurm.submit('true', { held: true })
+    await slurm.run('scancel', [`${job}`])
+    const harvest = await startHarvest(slurm)
+    const lease = await harvest.client.lease(oneCore)
+    expect((await slurm.job(job)).job_state).toBe('CANCELLED')
+    expect(await harvest.info()).toMatchObject({ state: 'ok', jobs: [{ node: 'n1' }] })
+    await lease.release()
+  })
+})
+
 describe('a Slurm that would kill without notice', () => {
   test('is told to its operator', async () => {
     const slurm = await startSlurm([node('n1')], { graceSeconds: 5 })

@@ -30,7 +30,7 @@ export type SlurmNode = Static<typeof SlurmNode>
 
 const SlurmJob = Type.Object({
   job_id: Type.Integer({ minimum: 1, maximum: 2 ** 32 - 1 }),
-  job_state: text,
+  job_state: Type.String({ maxLength: 64 }),
   state_reason: text,
   partition: text,
   name: text,
@@ -41,7 +41,8 @@ const SlurmJob = Type.Object({
   /** Those that it asked for by name. */
   required_nodes: text,
   node_count: Type.Integer({ minimum: 0 }),
-  cpus: Type.Integer({ minimum: 0 }),
+  /** Null when it was cancelled before it started. */
+  cpus: Type.Union([Type.Integer({ minimum: 0 }), Type.Null()]),
   memory_per_node: Type.Union([Type.Integer({ minimum: 0 }), Type.Null()]),
   /** Of a job that waits, when Slurm plans to start it; 0: not yet. */
   start_time: time,

@@ -58,7 +58,8 @@ export function observe(
   )
   const jobs = answer.jobs.flatMap((job): OwnJob[] => {
     if (job.name !== jobName || job.user_name !== user) return []
-    const { comment, job_id: id, job_state, cpus: cores } = job
+    const { comment, job_id: id, job_state, cpus } = job
+    const cores = cpus ?? 0
     const node = comment?.startsWith(prefix) === true ? comment.slice(prefix.length) : ''
     const batchNode = job.required_nodes
     if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/.test(node) || batchNode === '') return []
@@ -97,7 +98,7 @@ export function observe(
           job: `${job.job_id}`,
           partition: job.partition,
           nodes: job.node_count,
-          cores: job.cpus,
+          cores: job.cpus ?? 0,
           at: instant(job.start_time),
         },
       ]

@@ -318,7 +318,8 @@ function seenJob({ id, node, cores, over, state, slurm }: OwnJob): SeenJob | und
   return {
     id: `${id}`,
     node,
-    partition,
+    // Only jobs that wait may have a list of them.
+    partition: partition.slice(0, 255),
     cores,
     state: job_state.toLowerCase(),
     beginMs: start_time * 1000,
