@@ -4,4 +4,12 @@ export { Lease, type DeployOptions, type LeaseEvents } from './client/lease.js'
 export { Functions } from './client/functions.js'
 export type { CallOptions, InvokeOptions, MapOptions } from './client/call-options.js'
 export { RfaasError, type ErrorCode, type ErrorDetails } from './errors.js'
-export type { HarvestInfo, LeaseInfo, LeasePart, LeaseState, NodeInfo } from './control/schemas.js'
+export type {
+  HarvestInfo,
+  JobUsage,
+  JobUsageReport,
+  LeaseInfo,
+  LeasePart,
+  LeaseState,
+  NodeInfo,
+} from './control/schemas.js'
