@@ -38,12 +38,12 @@ class ForgedRequestTest : public ChannelTest {
 
     void write(const void* bytes, uint32_t length, uint64_t address, uint64_t rkey,
                std::optional<uint32_t> immediate) {
-        std::memcpy(memory_->data(), bytes, length);
         fabric::SendRequest request;
         request.opcode = immediate ? fabric::Opcode::kWriteImm : fabric::Opcode::kWrite;
+        request.flags = fabric::kInline;  // it may wait until we know the worker's memory
         request.immediate = immediate.value_or(0);
         request.segment_count = 1;
-        request.segments[0] = {memory_->data(), length, memory_.get()};
+        request.segments[0] = {const_cast<void*>(bytes), length, nullptr};
         request.remote_address = address;
         request.rkey = rkey;
         ASSERT_EQ(pair_->post_send(request), 0);
