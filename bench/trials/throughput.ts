@@ -21,7 +21,7 @@ import {
 const payloadBytes = 8
 const depths = [1, 2, 4, 8, 16, 32, 64, 128, 256]
 const workingDepth = 64
-const defaultSamples = 200_000
+const defaultSamples = 1_000_000
 
 const peers: readonly DriverName[] = ['piscina', 'grpc', 'fastify', 'functionsFramework']
 

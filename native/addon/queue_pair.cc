@@ -115,12 +115,13 @@ bool QueuePair::resolve(const SegmentRecord& record, fabric::Segment* out) const
 int QueuePair::post_records(uint32_t count) {
     const auto* records = reinterpret_cast<const SendRecord*>(records_);
     count = std::min(count, kBatch);
+    const uint8_t more = count > 1 ? fabric::kMore : 0;
     for (uint32_t i = 0; i < count; ++i) {
         const SendRecord& record = records[i];
         fabric::SendRequest request;
         request.id = record.id;
         request.opcode = static_cast<fabric::Opcode>(record.opcode);
-        request.flags = record.flags;
+        request.flags = record.flags | more;
         request.segment_count = record.segment_count;
         request.immediate = record.immediate;
         request.remote_address = record.remote_address;
@@ -132,8 +133,12 @@ int QueuePair::post_records(uint32_t count) {
             if (!resolve(record.segments[s], &request.segments[s])) failed = -EINVAL;
         }
         if (failed == 0) failed = queue_pair_->post_send(request);
-        if (failed < 0) return i > 0 ? static_cast<int>(i) : failed;
+        if (failed < 0) {
+            queue_pair_->ring();
+            return i > 0 ? static_cast<int>(i) : failed;
+        }
     }
+    queue_pair_->ring();
     return static_cast<int>(count);
 }
 

@@ -84,9 +84,16 @@ std::vector<uint8_t> Endpoint::await_event(fabric::ConnectionEvent wanted) {
     die("no connection within 10 s");
 }
 
-void Endpoint::send(uint32_t slot) {
+void Endpoint::send(const uint32_t* slots, int count) {
+    if (count == 1) return send(slots[0]);
+    for (int i = 0; i < count; ++i) send(slots[i], fabric::kMore);
+    pair_->ring();
+}
+
+void Endpoint::send(uint32_t slot, uint8_t flags) {
     fabric::SendRequest request;
     request.opcode = fabric::Opcode::kWriteImm;
+    request.flags = flags;
     if (inline_bytes_ != 0) request.flags |= fabric::kInline;
     // Only signalled sends complete, and completions make room in the send queue.
     if (++sent_ % (queue_depth_ / 2) == 0) request.flags |= fabric::kSignaled;

@@ -22,7 +22,9 @@ class Endpoint {
     void accept(Listening listening);
 
     // Writes slot `slot` of what we send to slot `slot` of the peer.
-    void send(uint32_t slot);
+    void send(uint32_t slot) { send(slot, 0); }
+    // The same for all of these.
+    void send(const uint32_t* slots, int count);
     // Spins until at least one message is there; slots of all that came, at most `max`.
     [[nodiscard]] int receive(uint32_t* slots, int max);
     // What slot `slot` received becomes what it sends.
@@ -31,6 +33,7 @@ class Endpoint {
     void await_end();
 
   private:
+    void send(uint32_t slot, uint8_t flags);
     [[nodiscard]] fabric::QueuePairOptions queue_pair_options() const;
     std::vector<uint8_t> await_event(fabric::ConnectionEvent wanted);
     std::unique_ptr<fabric::ConnectionRequest> await_request(fabric::Listener& listener);

@@ -1,4 +1,5 @@
 // The floors of a provider: the fabric alone, no protocol, no functions, no JavaScript.
+#include <algorithm>
 #include <cinttypes>
 #include <cstdio>
 
@@ -23,8 +24,8 @@ void serve(const Options& options, const std::function<void(const std::string&)>
         const int received = self.receive(slots, kBatch);
         for (int i = 0; i < received; ++i) {
             if (options.echo) self.echo(slots[i]);
-            self.send(slots[i]);
         }
+        self.send(slots, received);
         left -= static_cast<uint64_t>(received);
     }
     // The last reply may still be on its way: leave when the client has.
@@ -55,7 +56,9 @@ void pump(Endpoint& self, uint32_t depth, uint64_t total) {
     for (uint64_t received = 0; received < total;) {
         const int count = self.receive(slots, kBatch);
         received += static_cast<uint64_t>(count);
-        for (int i = 0; i < count && sent < total; ++i, ++sent) self.send(slots[i]);
+        const auto more = static_cast<int>(std::min<uint64_t>(count, total - sent));
+        self.send(slots, more);
+        sent += static_cast<uint64_t>(more);
     }
 }
 

@@ -67,7 +67,8 @@ enum Access : uint32_t {  // local reads and writes are always allowed
     kRemoteAtomic = 4
 };
 
-enum SendFlags : uint8_t { kSignaled = 1, kInline = 2, kFence = 4 };
+// kMore: others follow at once. A peer that sleeps may not hear of the request before ring().
+enum SendFlags : uint8_t { kSignaled = 1, kInline = 2, kFence = 4, kMore = 8 };
 
 struct RemoteKey {  // how a peer names a region; also its wire form (little-endian)
     uint64_t address = 0;
@@ -197,6 +198,8 @@ class QueuePair {
     // -EMSGSIZE inline too long. Receives may be posted before the connection is established.
     [[nodiscard]] virtual int post_send(const SendRequest& request) = 0;
     [[nodiscard]] virtual int post_receive(const ReceiveRequest& request) = 0;
+    // Behind the last of several requests that were posted with kMore.
+    virtual void ring() = 0;
     // Readable when next_event() has something.
     [[nodiscard]] virtual int fd() const = 0;
     [[nodiscard]] virtual ConnectionEvent next_event(std::vector<uint8_t>* data) = 0;
@@ -261,7 +264,7 @@ class Provider {  // static lifetime; thread-safe
 };
 
 // A plugin exports this one C symbol; `version` guards against a stale file beside a newer addon.
-inline constexpr uint32_t kProviderAbi = 1;
+inline constexpr uint32_t kProviderAbi = 2;
 inline constexpr char kProviderEntry[] = "rfaas_fabric_provider";
 using ProviderEntry = Provider* (*)(uint32_t abi);
 

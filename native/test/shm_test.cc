@@ -65,8 +65,10 @@ bool bounce(Side& side, RemoteKey to, uint32_t rounds, bool begins, uint32_t see
         for (const bool sends : {begins, !begins}) {
             if (sends) {
                 request.immediate = round;
-                request.flags = static_cast<uint8_t>(kInline | (round % 8 == 7 ? kSignaled : 0));
+                request.flags = static_cast<uint8_t>(kInline | (round % 8 == 7 ? kSignaled : 0) |
+                                                     (random() % 2 == 0 ? kMore : 0));
                 if (side.pair->post_send(request) != 0) return false;
+                side.pair->ring();
                 continue;
             }
             Completion received;

@@ -113,6 +113,7 @@ class ShmQueuePair final : public QueuePair {
     [[nodiscard]] uint32_t inline_bytes() const override { return inline_bytes_; }
     int post_send(const SendRequest& request) override;
     int post_receive(const ReceiveRequest& request) override;
+    void ring() override;
     [[nodiscard]] int fd() const override { return events_.get(); }
     ConnectionEvent next_event(std::vector<uint8_t>* data) override;
     void disconnect() override;
@@ -182,7 +183,8 @@ class ShmQueuePair final : public QueuePair {
     [[nodiscard]] bool overlaps_placed(uint64_t address, uint32_t length);
     [[nodiscard]] Descriptor* next_descriptor();
     void note_placed(uint64_t address, uint32_t length);
-    void publish(Descriptor* descriptor, uint32_t tag);
+    void publish(Descriptor* descriptor, uint32_t tag, bool more = false);
+    void wake_peer();
     void fail(const SendRequest& request, uint64_t sends, Status status);
     void complete(const SendRequest& request, uint64_t sends, uint32_t length);
     [[nodiscard]] bool accept_descriptor(const Descriptor& descriptor, uint32_t tag,
@@ -228,6 +230,7 @@ class ShmQueuePair final : public QueuePair {
     Descriptor* outbound_ring_ = nullptr;
     Pages peer_keys_;
     uint64_t published_ = 0;
+    bool unrung_ = false;         // published with kMore: nobody has looked whether the peer sleeps
     uint64_t peer_consumed_ = 0;  // last seen, checked
     uint64_t peer_receives_ = 0;  // last seen, checked
     uint64_t receives_used_ = 0;

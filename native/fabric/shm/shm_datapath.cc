@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/copy.h"
 #include "fabric/shm/shm.h"
 
 namespace rfaas::fabric::shm {
@@ -21,7 +22,7 @@ uint32_t request_length(const SendRequest& request) {
 void gather(const SendRequest& request, uint8_t* to) {
     for (int i = 0; i < request.segment_count; ++i) {
         const Segment& segment = request.segments[i];
-        if (segment.length != 0) std::memcpy(to, segment.address, segment.length);
+        copy_words(to, segment.address, segment.length);
         to += segment.length;
     }
 }
@@ -70,6 +71,7 @@ int ShmQueuePair::post_send(const SendRequest& request) {
     }
     Waiting& waiting = waiting_.emplace_back();
     waiting.request = request;
+    waiting.request.flags &= static_cast<uint8_t>(~kMore);  // its ring() will be over
     waiting.sends = sends;
     waiting.sent_bytes = sent_bytes;
     if (copied) {
@@ -205,7 +207,8 @@ ShmQueuePair::Outcome ShmQueuePair::execute_write_imm(const SendRequest& request
     descriptor->rkey = static_cast<uint32_t>(request.rkey);
     descriptor->address = request.remote_address;
     ++receives_used_;
-    publish(descriptor, flags | static_cast<uint32_t>(Opcode::kWriteImm));
+    publish(descriptor, flags | static_cast<uint32_t>(Opcode::kWriteImm),
+            (request.flags & kMore) != 0);
     return Outcome::kDone;
 }
 
@@ -385,18 +388,34 @@ void ShmQueuePair::note_placed(uint64_t address, uint32_t length) {
     placed.bounce_end = bounce_head_;
 }
 
-void ShmQueuePair::publish(Descriptor* descriptor, uint32_t tag) {
-    const uint32_t depth = outbound_shape_.ring_depth;
+// With `more` without a barrier, which takes as long as the line that the peer polls needs to get
+// here, and is most of what a small message costs its sender: ring() has one for all of them.
+void ShmQueuePair::publish(Descriptor* descriptor, uint32_t tag, bool more) {
+    const uint32_t lap = lap_tag(published_, outbound_shape_.ring_depth);
+    ++published_;
+    if (more) {
+        descriptor->tag.store(lap | tag, std::memory_order_release);
+        unrung_ = true;
+        return;
+    }
     // Sequentially consistent: the tag must be visible before we look whether the peer sleeps, or
     // both of us could wait.
-    descriptor->tag.store(lap_tag(published_, depth) | tag, std::memory_order_seq_cst);
-    ++published_;
-    if (outbound_control_->sleeping.load(std::memory_order_seq_cst) != 0) [[unlikely]] {
-        if (outbound_control_->sleeping.exchange(0) != 0) {
-            const Message wake;
-            (void)send_message(wake, nullptr,
-                               0);  // full: it has wake-ups enough; dead: its problem
-        }
+    descriptor->tag.store(lap | tag, std::memory_order_seq_cst);
+    wake_peer();
+}
+
+void ShmQueuePair::ring() {
+    if (!std::exchange(unrung_, false)) return;
+    std::atomic_thread_fence(std::memory_order_seq_cst);  // as in publish()
+    wake_peer();
+}
+
+void ShmQueuePair::wake_peer() {
+    if (outbound_control_->sleeping.load(std::memory_order_seq_cst) == 0) [[likely]]
+        return;
+    if (outbound_control_->sleeping.exchange(0) != 0) {
+        const Message wake;
+        (void)send_message(wake, nullptr, 0);  // full: it has wake-ups enough; dead: its problem
     }
 }
 
@@ -509,7 +528,7 @@ bool ShmQueuePair::accept_descriptor(const Descriptor& descriptor, uint32_t tag,
                 return false;
             }
             if (is_inline) {
-                std::memcpy(region->data() + (bytes - region->data()), descriptor.bytes, length);
+                copy_words(region->data() + (bytes - region->data()), descriptor.bytes, length);
             }
         }
         out->byte_length = length;

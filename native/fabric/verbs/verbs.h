@@ -135,6 +135,7 @@ class VerbsQueuePair final : public QueuePair {
     [[nodiscard]] QueuePairState state() const override { return state_; }
     [[nodiscard]] uint32_t inline_bytes() const override { return inline_bytes_; }
     int post_send(const SendRequest& request) override;
+    void ring() override {}  // every post rings the NIC's doorbell
     int post_receive(const ReceiveRequest& request) override;
     [[nodiscard]] int fd() const override { return epoll_.get(); }
     ConnectionEvent next_event(std::vector<uint8_t>* data) override;
