@@ -62,6 +62,8 @@ export interface NativeConstants {
     | 'patienceUs'
     | 'resultLength'
     | 'outcomes'
+    | 'queued'
+    | 'queue'
   >
   readonly outcomeRecord: RecordLayout<'worker' | 'slot' | 'status' | 'length'>
   readonly workerRecord: RecordLayout<
@@ -80,6 +82,8 @@ export interface NativeConstants {
   /** Of `NativeInvoker.submit()`. */
   readonly answered: number
   readonly outcomeBatch: number
+  /** Requests that `callRecord.queue` has room for. */
+  readonly queueRoom: number
   readonly callStatuses: Readonly<Record<NativeCallStatus, number>>
 }
 
@@ -242,6 +246,10 @@ export interface NativeInvoker {
    * for it a moment if the record says that the call is alone, nothing else is in flight, and such
    * calls have been answered within a moment. */
   submit(): number
+  /** Sends the first `queued` requests of the record's queue and sets `queued` to 0; as submit(), which
+   * does not know them, but what it would return becomes their outcome. poll() and the end of the
+   * outcomes' callback do the same. */
+  sendQueued(): number
   /** Moves outcomes to `record`; returns how many. */
   poll(): number
   readonly record: ArrayBuffer

@@ -11,6 +11,8 @@ import {
   iInputOffset,
   iInputRegion,
   iOutcomes,
+  iQueue,
+  iQueued,
   iResultLength,
   iSlot,
   iTimeout,
@@ -19,15 +21,16 @@ import {
   oSlot,
   oStatus,
   outcomeWords,
+  requestWords,
   oWorker,
 } from './call-record.js'
 import { graceUs, type FunctionsSettings } from './call-options.js'
 import { PlaceFinder, type CallMemory } from './memory.js'
 import { callError, errnos, sendError } from './outcome.js'
-import { WaitingCalls, type Request, type Waiting } from './waiting.js'
+import { waitingCall, WaitingCalls, type Request, type Waiting } from './waiting.js'
 import { pickWorker, refusalOf, type WorkerConnection } from './worker-connection.js'
 
-const { answered, callStatuses, workerDown } = native.constants
+const { answered, callStatuses, queueRoom, workerDown } = native.constants
 const { ok, workerLost, leaseRevoked, leaseEnded, notReceived } = callStatuses
 
 export class AwaitedCalls {
@@ -37,10 +40,11 @@ export class AwaitedCalls {
   readonly #workers: readonly WorkerConnection[]
   readonly #settings: FunctionsSettings
   readonly #waiting = new WaitingCalls((call) =>
-    this.#sent(call, this.#send(call.index, call.input, timeLeftUs(call), false)),
+    this.#sent(call, this.#submit(call.index, call.input, timeLeftUs(call), false)),
   )
   /** Where the last call went. */
   #at: WorkerConnection | undefined
+  #worker = 0
   #slot = 0
   #closed = false
 
@@ -65,24 +69,23 @@ export class AwaitedCalls {
   /** Sends a call, or has it wait for its turn. A call that is alone may have its answer before this
    * returns: then there is nothing to remember, and no turn of the loop to wait for. */
   start(request: Request, input: Uint8Array): Promise<Uint8Array> {
-    const sent = this.#trySend(request, input, true)
+    const { index, timeoutUs } = request
+    const sent = this.#waiting.queued ? undefined : this.#submit(index, input, timeoutUs, true)
     if (sent === answered + ok) return Promise.resolve(this.#takeAnswer())
     return new Promise((resolve, reject) => {
-      this.#remember(waitingCall(request, input, 0, resolve, reject), sent)
+      this.#remember(waitingCall(request, input, resolve, reject), sent)
     })
   }
 
-  /** The same for one of many calls, and without a promise, which is a third of what a short call
-   * costs. Its answer is never there at once. */
-  begin(
-    request: Request,
-    input: Uint8Array,
-    tag: number,
-    resolve: (result: Uint8Array, tag: number) => void,
-    reject: (error: unknown) => void,
-  ): void {
-    const sent = this.#trySend(request, input, false)
-    this.#remember(waitingCall(request, input, tag, resolve, reject), sent)
+  /** Begins a call of which there are many: it is sent together with those that begin next, by
+   * sendQueued() or when outcomes are looked for. */
+  begin(call: Waiting): void {
+    this.#remember(call, this.#waiting.queued ? undefined : this.#enqueue(call))
+  }
+
+  /** Sends the calls that have begun. Not needed by who is told of an outcome. */
+  sendQueued(): void {
+    if (!this.#closed) this.#invoker.sendQueued()
   }
 
   /** Resolves when no call waits. */
@@ -132,11 +135,6 @@ export class AwaitedCalls {
     this.#waiting.pump()
   }
 
-  /** Not before those that wait. */
-  #trySend({ index, timeoutUs }: Request, input: Uint8Array, alone: boolean): number | undefined {
-    return this.#waiting.queued ? undefined : this.#send(index, input, timeoutUs, alone)
-  }
-
   /** The result of the call that was sent last. */
   #takeAnswer(): Uint8Array {
     const connection = this.#at as WorkerConnection
@@ -155,29 +153,57 @@ export class AwaitedCalls {
   }
 
   /** What the addon says of a call that was sent to a free slot; undefined: there is none. */
-  #send(index: number, input: Uint8Array, timeoutUs: number, alone: boolean): number | undefined {
+  #submit(index: number, input: Uint8Array, timeoutUs: number, alone: boolean): number | undefined {
+    if (!this.#takeSlot()) return undefined
+    this.#write(0, index, input, timeoutUs)
+    this.#record[iAlone] = alone ? 1 : 0
+    return this.#invoker.submit()
+  }
+
+  /** 0: the call has a slot, and is sent with others; undefined: there is none. */
+  #enqueue(call: Waiting): number | undefined {
+    if (!this.#takeSlot()) return undefined
+    this.#queue(call)
+    return 0
+  }
+
+  #queue({ index, input, timeoutUs }: Waiting): void {
+    const record = this.#record
+    if (record[iQueued] === queueRoom) this.#invoker.sendQueued()
+    const queued = record[iQueued] ?? 0
+    this.#write(iQueue + queued * requestWords, index, input, timeoutUs)
+    record[iQueued] = queued + 1
+  }
+
+  #takeSlot(): boolean {
     const worker = pickWorker(this.#workers, this.#settings.slots)
     const connection = worker < 0 ? undefined : this.#workers[worker]
     const slot = connection?.free.pop()
-    if (connection === undefined || slot === undefined) return undefined
-    const record = this.#record
-    const from = this.#inputs.find(input)
-    record[iWorker] = worker
-    record[iSlot] = slot
-    record[iFunction] = index
-    record[iTimeout] = timeoutUs
-    record[iAlone] = alone ? 1 : 0
-    if (from !== undefined) {
-      record[iInputRegion] = from.index
-      record[iInputOffset] = from.offset
-      record[iInputLength] = from.length
-    } else {
-      connection.staging.putInput(record, slot, input)
-    }
-    connection.staging.nameOutput(record, slot, this.#settings.outputBytes)
+    if (connection === undefined || slot === undefined) return false
     this.#at = connection
+    this.#worker = worker
     this.#slot = slot
-    return this.#invoker.submit()
+    return true
+  }
+
+  /** Writes the request of a call to the slot that was taken. */
+  #write(at: number, index: number, input: Uint8Array, timeoutUs: number): void {
+    const record = this.#record
+    const slot = this.#slot
+    const { staging } = this.#at as WorkerConnection
+    const from = this.#inputs.find(input)
+    record[at + iWorker] = this.#worker
+    record[at + iSlot] = slot
+    record[at + iFunction] = index
+    record[at + iTimeout] = timeoutUs
+    if (from !== undefined) {
+      record[at + iInputRegion] = from.index
+      record[at + iInputOffset] = from.offset
+      record[at + iInputLength] = from.length
+    } else {
+      staging.putInput(record, at, slot, input)
+    }
+    staging.nameOutput(record, at, slot, this.#settings.outputBytes)
   }
 
   /** Remembers a call that was sent, or settles it. False: it could not be sent now. */
@@ -210,7 +236,8 @@ export class AwaitedCalls {
     const record = this.#record
     for (let i = 0, at = iOutcomes; i < count; ++i, at += outcomeWords) {
       const slot = record[at + oSlot] ?? 0
-      const connection = this.#workers[record[at + oWorker] ?? 0]
+      const worker = record[at + oWorker] ?? 0
+      const connection = this.#workers[worker]
       if (connection === undefined) continue
       if (slot === workerDown) {
         connection.down()
@@ -223,12 +250,33 @@ export class AwaitedCalls {
         connection.release(slot)
       } else if (status === ok) {
         const result = connection.staging.takeOutput(slot, length)
+        if (call.goOn?.(result, call)) {
+          this.#goOn(call, connection, worker, slot)
+          continue
+        }
         connection.release(slot) // first: who hears of the result may send the next call
         this.#waiting.resolve(call, result)
       } else {
         this.#fail(call, connection, status, length)
         connection.release(slot)
       }
+    }
+  }
+
+  /** Sends the next of many calls in the slot of the last one, which saves most of what finding one
+   * and remembering the call costs. Unless others wait for a slot, or this worker is not to be used. */
+  #goOn(call: Waiting, connection: WorkerConnection, worker: number, slot: number): void {
+    call.deadline = 0
+    call.waited = call.mayHaveRun = false
+    if (!this.#waiting.queued && connection.ready) {
+      this.#at = connection
+      this.#worker = worker
+      this.#slot = slot
+      this.#queue(call)
+    } else {
+      call.at = undefined
+      connection.release(slot)
+      this.#waiting.enqueue(call)
     }
   }
 
@@ -254,35 +302,6 @@ export class AwaitedCalls {
       const said = cause === '' ? '' : `${cause}; the call may or may not have run`
       this.#waiting.reject(call, callError(call.name, workerLost, said, true))
     })
-  }
-}
-
-function waitingCall(
-  { name, index, timeoutUs, signal, idempotent }: Request,
-  input: Uint8Array,
-  tag: number,
-  resolve: Waiting['resolve'],
-  reject: Waiting['reject'],
-): Waiting {
-  return {
-    name,
-    index,
-    input,
-    tag,
-    timeoutUs,
-    deadline: 0,
-    idempotent,
-    resolve,
-    reject,
-    signal,
-    onAbort: undefined,
-    settled: false,
-    at: undefined,
-    slot: 0,
-    mayHaveRun: false,
-    waited: false,
-    previous: undefined,
-    next: undefined,
   }
 }
 

@@ -1,8 +1,8 @@
-// Where in the invoker's record of 32-bit words the fields lie: one request, then outcomes. Constants
-// of this module and not fields of an object, because a call writes ten of them.
+// Where in the invoker's record of 32-bit words the fields lie: one request, outcomes, and a queue of
+// requests. Constants of this module and not fields of an object, because a call writes ten of them.
 import { native } from '../native.js'
 
-const { callRecord, outcomeRecord } = native.constants
+const { callRecord, outcomeRecord, queueRoom } = native.constants
 
 const word = (layout: typeof callRecord | typeof outcomeRecord, offset: number): number => {
   if (offset % 4 !== 0 || offset >= layout.size) throw new RangeError('a record is not of words')
@@ -23,6 +23,11 @@ export const iAlone = word(callRecord, callRecord.alone)
 export const iPatience = word(callRecord, callRecord.patienceUs)
 export const iResultLength = word(callRecord, callRecord.resultLength)
 export const iOutcomes = word(callRecord, callRecord.outcomes)
+export const iQueued = word(callRecord, callRecord.queued)
+export const iQueue = word(callRecord, callRecord.queue)
+
+/** Words of one request in the queue; its fields lie as they do from the record's begin. */
+export const requestWords = (callRecord.size / 4 - iQueue) / queueRoom
 
 /** Words of one outcome, and its fields from its begin. */
 export const outcomeWords = outcomeRecord.size / 4

@@ -19,11 +19,14 @@ export interface Request {
 
 export interface Waiting extends Request {
   input: Uint8Array
-  /** Which one of many it is: its caller's. */
-  tag: number
   /** By performance.now(); 0: no clock has been read for it yet. */
   deadline: number
-  resolve: (result: Uint8Array, tag: number) => void
+  resolve: (result: Uint8Array) => void
+  /** Of a call that stands for many, one after the other: takes a result and puts the next input in
+   * the place of the last; false: there is none. */
+  goOn: ((result: Uint8Array, call: Waiting) => boolean) | undefined
+  /** Which of the many it is now: for goOn(). */
+  tag: number
   reject: (error: unknown) => void
   onAbort: (() => void) | undefined
   settled: boolean
@@ -37,6 +40,37 @@ export interface Waiting extends Request {
   /** Neighbours among the open calls. */
   previous: Waiting | undefined
   next: Waiting | undefined
+}
+
+/** A call that has not been sent yet. */
+export function waitingCall(
+  { name, index, timeoutUs, signal, idempotent }: Request,
+  input: Uint8Array,
+  resolve: Waiting['resolve'],
+  reject: Waiting['reject'],
+  goOn?: Waiting['goOn'],
+): Waiting {
+  return {
+    name,
+    index,
+    input,
+    timeoutUs,
+    deadline: 0,
+    idempotent,
+    resolve,
+    reject,
+    goOn,
+    tag: 0,
+    signal,
+    onAbort: undefined,
+    settled: false,
+    at: undefined,
+    slot: 0,
+    mayHaveRun: false,
+    waited: false,
+    previous: undefined,
+    next: undefined,
+  }
 }
 
 export class WaitingCalls {
@@ -95,7 +129,7 @@ export class WaitingCalls {
   }
 
   resolve(call: Waiting, result: Uint8Array): void {
-    if (this.#end(call)) call.resolve(result, call.tag)
+    if (this.#end(call)) call.resolve(result)
   }
 
   reject(call: Waiting, error: unknown): void {

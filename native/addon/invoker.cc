@@ -46,6 +46,7 @@ Napi::Function Invoker::define(Napi::Env env) {
         {
             raw_method<Method>("finish", finish),
             raw_method<Method>("poll", poll),
+            raw_method<Method>("sendQueued", send_queued),
             InstanceAccessor<&Invoker::record>("record"),
             InstanceMethod<&Invoker::connect>("connect", napi_default_method),
             InstanceMethod<&Invoker::reconnect>("reconnect", napi_default_method),
@@ -200,6 +201,24 @@ bool Invoker::may_hold_loop() {
     return now - held_since_ns_ < kHoldNs;
 }
 
+napi_value Invoker::send_queued(napi_env env, napi_callback_info info) {
+    napi_value self = nullptr;
+    void* wrapped = nullptr;
+    napi_get_cb_info(env, info, nullptr, nullptr, &self, nullptr);
+    if (napi_unwrap(env, self, &wrapped) != napi_ok) return int32_value(env, -EBADF);
+    auto* invoker = static_cast<Invoker*>(wrapped);
+    if (!invoker->channel_) return int32_value(env, -EBADF);
+    invoker->send_queued();
+    return int32_value(env, 0);
+}
+
+void Invoker::send_queued() {
+    const uint32_t count = std::min(std::exchange(record_->queued, 0), kQueueRoom);
+    if (count == 0) return;
+    channel_->submit(record_->queue, count);
+    wait_hot();
+}
+
 napi_value Invoker::poll(napi_env env, napi_callback_info info) {
     napi_value self = nullptr;
     void* wrapped = nullptr;
@@ -210,6 +229,7 @@ napi_value Invoker::poll(napi_env env, napi_callback_info info) {
 }
 
 int Invoker::poll_outcomes() {
+    send_queued();
     return channel_->poll(record_->outcomes, kOutcomeBatch);
 }
 
@@ -265,6 +285,7 @@ void Invoker::turn() {
 void Invoker::deliver(int count) {
     const Napi::HandleScope scope(Env());
     module_.call(on_outcomes_, {Napi::Number::New(Env(), count)});
+    if (channel_) send_queued();
 }
 
 void Invoker::sleep() {

@@ -14,14 +14,18 @@
 
 namespace rfaas::addon {
 
-// The buffer that JavaScript and this class share: one request, then outcomes.
+// The buffer that JavaScript and this class share: one request, outcomes, and requests that are
+// sent together: by send_queued(), and before outcomes are looked for.
 inline constexpr uint32_t kOutcomeBatch = 64;
+inline constexpr uint32_t kQueueRoom = 64;
 struct CallRecord {
     invocation::CallRequest request;
     uint32_t alone;          // submit(): the caller sends nothing else meanwhile
     uint32_t patience_us;    // call(): how long to spin for the outcome; what is left if it failed
     uint32_t result_length;  // of call() and submit(): length of the result or of the error's text
     invocation::CallOutcome outcomes[kOutcomeBatch];
+    uint32_t queued;
+    invocation::CallRequest queue[kQueueRoom];
 };
 // submit() returns this plus its status for a call whose outcome is in already.
 inline constexpr int kAnswered = 1;
@@ -46,6 +50,7 @@ class Invoker final : public Napi::ObjectWrap<Invoker>, public Closable {
     static Invoker* open_one(napi_env env, napi_callback_info info);
     static napi_value call(napi_env env, napi_callback_info info);
     static napi_value submit(napi_env env, napi_callback_info info);
+    static napi_value send_queued(napi_env env, napi_callback_info info);
     static napi_value finish(napi_env env, napi_callback_info info);
     static napi_value poll(napi_env env, napi_callback_info info);
     napi_value finished(napi_env env, int rc, const Spinner& spinner,
@@ -66,6 +71,7 @@ class Invoker final : public Napi::ObjectWrap<Invoker>, public Closable {
     void connect_step(uint32_t worker);
     int answer_at_once();
     bool may_hold_loop();
+    void send_queued();
     int poll_outcomes();
     void deliver(int count);
     void turn();

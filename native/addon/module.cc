@@ -233,6 +233,8 @@ Napi::Object constants(Napi::Env env) {
                            {"patienceUs", offsetof(CallRecord, patience_us)},
                            {"resultLength", offsetof(CallRecord, result_length)},
                            {"outcomes", offsetof(CallRecord, outcomes)},
+                           {"queued", offsetof(CallRecord, queued)},
+                           {"queue", offsetof(CallRecord, queue)},
                        }));
     out.Set("outcomeRecord", table(env, {
                                             {"size", sizeof(invocation::CallOutcome)},
@@ -256,6 +258,7 @@ Napi::Object constants(Napi::Env env) {
                        }));
     out.Set("workerDown", static_cast<double>(invocation::kWorkerDown));
     out.Set("answered", static_cast<double>(kAnswered));
+    out.Set("queueRoom", static_cast<double>(kQueueRoom));
     out.Set("outcomeBatch", static_cast<double>(kOutcomeBatch));
     using wire::CallStatus;
     out.Set("callStatuses", table(env, {

@@ -156,7 +156,7 @@ bool ClientChannel::settle_doubts(uint32_t index) {
         header.request_id = worker.owed[slot];
         worker.request.segment_count = 1;
         worker.request.immediate = slot | wire::kInquiry;
-        if (send_header(index, slot, header, 0) < 0) return false;
+        if (send_header(index, slot, header, 0, 0) < 0) return false;
     }
     return true;
 }
@@ -227,7 +227,24 @@ int ClientChannel::post(Worker& worker, fabric::SendRequest& request) {
     return worker.pair->post_send(request);
 }
 
-int ClientChannel::submit(const CallRequest& call) {
+void ClientChannel::submit(const CallRequest* requests, uint32_t count) {
+    for (uint32_t i = 0; i < count; ++i) {
+        const CallRequest& call = requests[i];
+        const int rc = submit(call, fabric::kMore);
+        if (rc == 0) [[likely]]
+            continue;
+        const bool later = rc == -ENOTCONN || rc == -EAGAIN;
+        const auto status = later ? wire::CallStatus::kNotReceived : wire::CallStatus::kBadRequest;
+        ready_.push_back({call.worker, call.slot, static_cast<uint32_t>(status), 0});
+    }
+    for (const CallRequest* call = requests; call != requests + count; ++call) {
+        if (call->worker < workers_.size() && workers_[call->worker].pair != nullptr) {
+            workers_[call->worker].pair->ring();
+        }
+    }
+}
+
+int ClientChannel::submit(const CallRequest& call, uint8_t flags) {
     if (call.worker >= workers_.size() || call.slot >= limits_.slots) return -EINVAL;
     Worker& worker = workers_[call.worker];
     if (!worker.connected) return -ENOTCONN;
@@ -259,7 +276,7 @@ int ClientChannel::submit(const CallRequest& call) {
         request.segment_count = 2;
     }
     request.immediate = call.slot;
-    const int rc = send_header(call.worker, call.slot, header, call.input_length);
+    const int rc = send_header(call.worker, call.slot, header, call.input_length, flags);
     if (rc < 0) return rc;
     worker.owed[call.slot] = next_request_id_++;
     ++in_flight_;
@@ -268,23 +285,24 @@ int ClientChannel::submit(const CallRequest& call) {
 
 // Sends the worker's request with this header in front of its payload.
 int ClientChannel::send_header(uint32_t index, uint32_t slot, const wire::RequestHeader& header,
-                               uint32_t payload_length) {
+                               uint32_t payload_length, uint8_t flags) {
     Worker& worker = workers_[index];
     fabric::SendRequest& request = worker.request;
     request.remote_address =
         worker.welcome.slots.address + slot * worker.slot_stride + wire::kHeaderOffset;
     if (sizeof header + payload_length <= worker.inline_bytes) [[likely]] {
-        request.flags = fabric::kInline;
-        request.segments[0] = {const_cast<wire::RequestHeader*>(&header), sizeof header, nullptr};
-    } else {
-        // The header waits in the control region, in the text of its own slot: nothing is there
-        // while the call runs, and the NIC has read it before the reply can come.
-        uint8_t* place =
-            control_->data() + (size_t{index} * limits_.slots + slot) * wire::kErrorTextBytes;
-        std::memcpy(place, &header, sizeof header);
-        request.flags = 0;
-        request.segments[0] = {place, sizeof header, control_.get()};
+        wire::RequestWords words = wire::words_of(header);
+        request.flags = flags | fabric::kInline;
+        request.segments[0] = {words.data(), sizeof words, nullptr};
+        return post(worker, request);
     }
+    // The header waits in the control region, in the text of its own slot: nothing is there while
+    // the call runs, and the NIC has read it before the reply can come.
+    uint8_t* place =
+        control_->data() + (size_t{index} * limits_.slots + slot) * wire::kErrorTextBytes;
+    std::memcpy(place, &header, sizeof header);
+    request.flags = flags;
+    request.segments[0] = {place, sizeof header, control_.get()};
     return post(worker, request);
 }
 

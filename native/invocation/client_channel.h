@@ -82,7 +82,10 @@ class ClientChannel {
 
     // 0, or -ENOTCONN (worker not there), -EBUSY (slot taken), -EAGAIN (send queue full),
     // -EMSGSIZE (payload too long), -EINVAL (outside of a region).
-    [[nodiscard]] int submit(const CallRequest& request);
+    [[nodiscard]] int submit(const CallRequest& request) { return submit(request, 0); }
+    // Many calls, for less than one by one. What submit() would say of one becomes its outcome:
+    // kNotReceived, or kBadRequest if it can never be sent.
+    void submit(const CallRequest* requests, uint32_t count);
     // Delivers outcomes; makes progress. A count, or a negative errno of the fabric.
     [[nodiscard]] int poll(CallOutcome* out, int max);
     // submit(), then finish().
@@ -126,8 +129,9 @@ class ClientChannel {
         return uint64_t{worker.connections} << 32 | index;
     }
     [[nodiscard]] bool settle_doubts(uint32_t index);
+    [[nodiscard]] int submit(const CallRequest& request, uint8_t flags);
     [[nodiscard]] int send_header(uint32_t index, uint32_t slot, const wire::RequestHeader& header,
-                                  uint32_t payload_length);
+                                  uint32_t payload_length, uint8_t flags);
     [[nodiscard]] int post(Worker& worker, fabric::SendRequest& request);
     [[nodiscard]] wire::Region* table(uint32_t worker) const {
         return reinterpret_cast<wire::Region*>(tables_->data()) + worker * wire::kMaxRegions;

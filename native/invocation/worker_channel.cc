@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/copy.h"
 #include "core/spin.h"
 #include "invocation/queue_depth.h"
 
@@ -282,7 +283,7 @@ bool WorkerChannel::accept_request(const fabric::Completion& completion, Call* c
         return false;
     }
     const uint8_t* begin = inputs_->data() + index * input_stride_;
-    std::memcpy(&header, begin + wire::kHeaderOffset, sizeof header);
+    copy_words(&header, begin + wire::kHeaderOffset, sizeof header);
 
     Slot& slot = slots_[index];
     if (header.request_id <= slot.request_id) [[unlikely]] {

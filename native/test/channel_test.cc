@@ -51,6 +51,37 @@ TEST_F(ChannelTest, AllSlotsAreInFlightAtOnce) {
     }
 }
 
+TEST_F(ChannelTest, CallsThatAreSentTogetherAreAnsweredAndThoseThatCannotBeSentAreTold) {
+    connect();
+    ASSERT_EQ(client_->submit(request(kHold, 1)), 0);
+    std::vector<CallRequest> requests;
+    for (uint32_t slot = 0; slot < kSlots; ++slot) requests.push_back(request(kEcho, slot, 300));
+    requests[2].input_region = wire::kMaxRegions;
+    client_->submit(requests.data(), kSlots);
+    EXPECT_EQ(client_->in_flight(), kSlots - 1) << "slot 1 is taken, and 2 makes no sense";
+    worker_->release();
+    uint32_t answered = 0;
+    uint32_t refused = 0;
+    for (uint32_t i = 0; i < kSlots + 1; ++i) {
+        const CallOutcome outcome = take();
+        const bool bad = outcome.status == number(wire::CallStatus::kBadRequest);
+        EXPECT_TRUE(bad || outcome.status == number(wire::CallStatus::kOk));
+        (bad ? refused : answered) |= 1u << outcome.slot;
+    }
+    EXPECT_EQ(refused, 0b110u);
+    EXPECT_EQ(answered, ((1u << kSlots) - 1) & ~0b100u);
+}
+
+TEST_F(ChannelTest, ACallForAWorkerThatIsNotConnectedWasNotReceived) {
+    connect();
+    client_->disconnect(0);
+    EXPECT_EQ(take().slot, kWorkerDown);
+    const CallRequest lost = request(kEcho);
+    client_->submit(&lost, 1);
+    EXPECT_EQ(take().status, number(wire::CallStatus::kNotReceived));
+    EXPECT_EQ(client_->in_flight(), 0u);
+}
+
 TEST_F(ChannelTest, ASlotWhoseCallerStoppedWaitingStaysTakenUntilTheReply) {
     connect();
     CallOutcome outcome;

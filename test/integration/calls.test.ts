@@ -78,6 +78,20 @@ describe('a native package', () => {
     expect(all).toEqual(inputs)
   })
 
+  test('ends a map at the first input that is none, and goes on with other calls', async () => {
+    const inputs = Array.from({ length: 300 }, (_, i) => bytes(i))
+    const wrong = inputs.with(200, undefined as never)
+    await expect(functions.map('echo', wrong)).rejects.toThrow('input is undefined')
+    const failing = functions.map('echo', inputs.with(200, new Uint8Array(1 << 20)))
+    await expect(failing).rejects.toMatchObject({ code: 'ERR_RFAAS_PAYLOAD_TOO_LARGE' })
+    const [first, second] = await Promise.all([
+      functions.map('echo', inputs, { concurrency: 7 }),
+      functions.map('echo', inputs.toReversed()),
+    ])
+    expect(first).toEqual(inputs)
+    expect(second).toEqual(inputs.toReversed())
+  })
+
   test('mixes spinning and awaited calls', async () => {
     const output = functions.allocate(64)
     const awaited = Array.from({ length: 50 }, (_, i) => functions.invoke('echo', bytes(i)))

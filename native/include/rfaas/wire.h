@@ -23,6 +23,8 @@
 //            | unused | header      | payload (aligned) ...  |
 #pragma once
 
+#include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
@@ -106,6 +108,16 @@ struct RequestHeader {
 };
 static_assert(sizeof(RequestHeader) == 32 && std::is_trivially_copyable_v<RequestHeader>);
 static_assert(offsetof(RequestHeader, function) == 28);
+
+// The same bytes, put together in registers for copy_words() (core/copy.h).
+using RequestWords = std::array<uint64_t, sizeof(RequestHeader) / sizeof(uint64_t)>;
+constexpr RequestWords words_of(const RequestHeader& header) {
+    return {header.request_id, header.output_offset,
+            header.output_capacity | uint64_t{header.payload_length} << 32,
+            header.timeout_us | uint64_t{header.function} << 32 | uint64_t{header.region} << 48};
+}
+static_assert(std::bit_cast<RequestWords>(RequestHeader{1, 2, 3, 4, 5, 6, 7}) ==
+              words_of({1, 2, 3, 4, 5, 6, 7}));
 
 inline constexpr uint32_t kHeaderOffset = kSlotAlignment - sizeof(RequestHeader);
 inline constexpr uint32_t kPayloadOffset = kSlotAlignment;
