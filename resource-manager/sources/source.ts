@@ -26,6 +26,11 @@ export interface ManagedNodes {
   list(): NodeInfo[]
   /** When somebody else is expected to want the node, Unix time; undefined: nobody is. */
   expect(name: string, idleUntilMs: number | undefined): void
+  /** Whether nothing may be granted on the node for now. Of one batch job: the next one under that name
+   * is lent. */
+  withhold(name: string, withheld: boolean): void
+  /** Its leases end, with this notice. */
+  takeBack(name: string, noticeMs: number): Promise<void>
   /** Nothing of a node that is not up runs any more, nor ever will: its leases are closed as lost. */
   remove(name: string): Promise<void>
   /** All jobs that the batch system told of when it was asked `agoMs` ago: for the accounts. */

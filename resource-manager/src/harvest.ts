@@ -52,6 +52,8 @@ export class Harvest implements Duty {
       nodes: {
         list: () => manager.nodes(),
         expect: (name, idleUntilMs) => manager.expect(name, idleUntilMs),
+        withhold: (name, withheld) => manager.maintenance.withhold(name, withheld),
+        takeBack: (name, noticeMs) => manager.maintenance.takeBack(name, noticeMs),
         remove: (name) => manager.maintenance.remove(openPrincipal, name),
         account: (jobs, agoMs) => manager.jobs.saw(jobs, agoMs),
       },

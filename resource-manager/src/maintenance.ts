@@ -40,6 +40,17 @@ export class Maintenance {
     this.#logger.info({ node: name }, 'node lends again')
   }
 
+  /** For as long as its source says so: of the present batch job, and not over restarts. */
+  withhold(name: string, withheld: boolean): void {
+    // Who waits may have it now, or wait for other nodes.
+    if (this.#state.nodes.withhold(name, withheld)) this.#granting.serve()
+  }
+
+  /** The leases of the node are revoked with this notice; to say so again changes nothing. */
+  takeBack(name: string, noticeMs: number): Promise<void> {
+    return this.#state.revoke(this.#state.nodes.holding(name), noticeMs)
+  }
+
   /** Forgets a node that is not up, or any with `force`: its leases are closed and billed as lost. What
    * the node may still run of them is fenced off: should it come back it registers like a new one and
    * is told to end them, and it starts no lease on a core before the one that had it is gone. */

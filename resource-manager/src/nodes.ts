@@ -19,6 +19,8 @@ class Node implements Candidate {
   up = false
   /** It has said that it will end: until it registers anew. */
   leaving = false
+  /** Its source wants nothing to be granted on it: until it says otherwise, or another job registers. */
+  withheld = false
   lastHeardMs = 0
   stream: EventStream | undefined
   /** Parts that hold cores here, by id. */
@@ -43,7 +45,7 @@ class Node implements Candidate {
 
   /** Something can be granted on it. */
   get lends(): boolean {
-    return this.up && !this.leaving && this.record.draining !== true
+    return this.up && !this.leaving && !this.withheld && this.record.draining !== true
   }
 
   get freeMemoryBytes(): number {
@@ -134,7 +136,7 @@ export class NodeTable {
   /** What is stored of a node changed. With another registration than before, it is up. */
   update(record: NodeRecord): void {
     let node = this.#nodes.get(record.name)
-    const { hostId, sequence } = node?.record ?? {}
+    const { hostId, sequence, job } = node?.record ?? {}
     const registered = hostId !== record.hostId || sequence !== record.sequence
     if (node === undefined) {
       this.#nodes.set(record.name, (node = new Node(record, this.#nodes.size)))
@@ -144,6 +146,7 @@ export class NodeTable {
       node.expected = undefined
       node.up = true
       node.leaving = false
+      if (job !== record.job) node.withheld = false
       this.#hear(node, record.lastSeenMs)
     } else if (record.removed === true) {
       node.up = false
@@ -158,6 +161,15 @@ export class NodeTable {
     if (node === undefined) return
     node.expected = { idleUntilMs }
     this.#offer(node)
+  }
+
+  /** Whether that is new. */
+  withhold(name: string, withheld: boolean): boolean {
+    const node = this.#nodes.get(name)
+    if (node === undefined || node.withheld === withheld) return false
+    node.withheld = withheld
+    this.#offer(node)
+    return true
   }
 
   /** Also one that was removed: closed leases name it. */
@@ -277,7 +289,7 @@ export class NodeTable {
         name: record.name,
         url: record.url,
         state: up ? 'up' : 'lost',
-        draining: record.draining === true || node.leaving,
+        draining: record.draining === true || node.leaving || node.withheld,
         cores: record.cores.length,
         freeCores: freeCores.length,
         memoryBytes: record.memoryBytes,

@@ -40,6 +40,27 @@ export function descendants(pid: number): number[] {
   return below(pid)
 }
 
+/** Processes whose environment names the text, wherever they belong by now. */
+export function naming(text: string): number[] {
+  return readdirSync('/proc').flatMap((name) => {
+    if (!/^\d+$/.test(name) || Number(name) === process.pid) return []
+    try {
+      return readFileSync(`/proc/${name}/environ`, 'latin1').includes(text) ? [Number(name)] : []
+    } catch {
+      return [] // it ended meanwhile, or is another user's
+    }
+  })
+}
+
+/** Empty when it has ended. */
+export function commandLine(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'latin1').replaceAll('\0', ' ')
+  } catch {
+    return ''
+  }
+}
+
 /** The processes of an executor manager that run functions: whatever stands between the two, they
  * are the last of their line. */
 export function workersOf(executorManager: number): number[] {

@@ -3,6 +3,7 @@
 import { execFile, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import {
+  existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -16,10 +17,16 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 
+import { commandLine, naming } from '../faults/proc.js'
 import { freePorts } from '../free-ports.js'
 
 const commandTimeoutMs = 20_000
 const endWithinMs = 10_000
+
+/** Why there can be none on this host. */
+export const lackOfSlurm = ['slurmctld', 'slurmd'].every((name) => existsSync(`/usr/sbin/${name}`))
+  ? undefined
+  : 'needs the Debian packages slurmctld, slurmd and slurm-client'
 
 export interface BatchNodeOptions {
   name: string
@@ -47,21 +54,22 @@ export class BatchCluster {
     this.folder = folder
   }
 
-  /** `graceSeconds`: between Slurm's notice to a harvest job and its end. `lines`: of slurm.conf. Resolves
-   * when all are idle. */
+  /** `graceSeconds`: between Slurm's notice to a harvest job and its end. `lines`: of slurm.conf.
+   * `folder`: of its files, default one of its own. Resolves when all are idle. */
   static async start(
     nodes: readonly BatchNodeOptions[],
-    { graceSeconds = 60, lines = '' } = {},
+    { graceSeconds = 60, lines = '', folder = mkdtempSync(join(tmpdir(), 'rfaas-slurm-')) } = {},
   ): Promise<BatchCluster> {
-    const cluster = new BatchCluster(mkdtempSync(join(tmpdir(), 'rfaas-slurm-')))
+    const cluster = new BatchCluster(folder)
     try {
-      for (const folder of ['state', 'spool', 'run', 'log']) mkdirSync(join(cluster.folder, folder))
+      for (const name of ['state', 'spool', 'run', 'log'])
+        mkdirSync(join(folder, name), { recursive: true })
       const text = await configuration(cluster.folder, nodes, graceSeconds)
       writeFileSync(cluster.configuration, text + lines)
       // Nothing is constrained by it, and slurmd starts whatever is mounted on /sys/fs/cgroup.
       writeFileSync(join(cluster.folder, 'cgroup.conf'), 'CgroupPlugin=cgroup/v1\n')
       cluster.startController()
-      for (const { name } of nodes) cluster.#start(name, 'slurmd', ['-N', name])
+      for (const { name } of nodes) cluster.startNode(name)
       await cluster.eventually('every node is idle', async () => {
         const states = (await cluster.run('sinfo', ['-hN', '-p', 'batch', '-o', '%T'])).split('\n')
         return states.filter((state) => state === 'idle').length === nodes.length
@@ -98,9 +106,18 @@ export class BatchCluster {
     )
   }
 
+  startNode(name: string): void {
+    this.#start(name, 'slurmd', ['-N', name])
+  }
+
   /** As a crash does. */
   async killController(): Promise<void> {
     await this.#end('slurmctld', 'SIGKILL')
+  }
+
+  /** Its slurmd: processes of its jobs live on. */
+  async killNode(name: string): Promise<void> {
+    await this.#end(name, 'SIGKILL')
   }
 
   /** What a command of Slurm prints. */
@@ -156,17 +173,8 @@ export class BatchCluster {
   /** Processes of its jobs whose command line contains `text`: nobody else has this configuration in
    * their environment. */
   processes(text = ''): number[] {
-    const mark = `SLURM_CONF=${this.configuration}\0`
-    return readdirSync('/proc').flatMap((entry) => {
-      if (!/^\d+$/.test(entry) || Number(entry) === process.pid) return []
-      try {
-        const read = (name: string): string => readFileSync(`/proc/${entry}/${name}`, 'latin1')
-        const ours = read('environ').includes(mark) && read('cmdline').includes(text)
-        return ours ? [Number(entry)] : []
-      } catch {
-        return [] // it ended meanwhile, or is another user's
-      }
-    })
+    const all = naming(`SLURM_CONF=${this.configuration}\0`)
+    return all.filter((pid) => commandLine(pid).includes(text))
   }
 
   async eventually(what: string, condition: () => Promise<boolean>): Promise<void> {

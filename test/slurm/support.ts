@@ -1,14 +1,14 @@
-// A resource manager that harvests a real Slurm, in processes of their own.
+// Tests on a real Slurm: what they start ends with them.
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { TestContext } from 'vitest'
 
-import { HarvestInfo } from '../../lib/control/schemas.js'
-import { request } from '../../lib/control/http.js'
+import type { HarvestInfo } from '../../lib/control/schemas.js'
 import { Client } from '../../lib/index.js'
-import { Daemon } from '../faults/daemon.js'
+import type { Daemon } from '../faults/daemon.js'
 import { BatchCluster, type BatchNodeOptions } from './batch-cluster.js'
+import { harvestInfo, metric, startHarvesting } from './harvesting.js'
 
 const cleanups: (() => unknown)[] = []
 const logs: (() => string)[] = []
@@ -60,28 +60,7 @@ export async function startHarvest(
   flags: Record<string, string> = {},
   env: Record<string, string> = {},
 ): Promise<Harvest> {
-  const folder = temporaryFolder()
-  const options: Record<string, string> = {
-    '--port': '0',
-    '--data-dir': join(folder, 'manager'),
-    '--heartbeat-ms': '200ms',
-    // A busy machine may keep a node from its heartbeats for a while.
-    '--node-timeout-ms': '10s',
-    '--source': 'slurm',
-    '--slurm-poll-ms': '500ms',
-    '--slurm-notice-ms': '20s',
-    // Others keep this machine busy.
-    '--slurm-nice': '0',
-    '--slurm-log': join(slurm.folder, 'log/harvest-%j.out'),
-    '--slurm-data-dir': join(folder, 'nodes'),
-    ...flags,
-  }
-  const args = Object.entries(options).flatMap(([flag, value]) =>
-    value === '' ? [flag] : [flag, value],
-  )
-  const manager = await Daemon.start(['resource-manager', ...args], {
-    env: { ...slurm.env, ...env },
-  })
+  const manager = await startHarvesting(slurm, temporaryFolder(), flags, env)
   cleanups.push(() => manager.end('SIGTERM'))
   logs.push(() => `── resource manager\n${manager.log}`)
   const client = await Client.connect(manager.url)
@@ -90,11 +69,7 @@ export async function startHarvest(
     slurm,
     manager,
     client,
-    info: () => request(`${manager.url}/v1/harvest`, { schema: HarvestInfo }),
-    async metric(name) {
-      const text = await (await fetch(`${manager.url}/metrics`)).text()
-      const line = text.split('\n').find((candidate) => candidate.startsWith(`${name} `))
-      return Number(line?.slice(name.length + 1))
-    },
+    info: () => harvestInfo(manager.url),
+    metric: (name) => metric(manager.url, name),
   }
 }

@@ -21,6 +21,8 @@ function batchNode(name: string, allocated = 0, more: Partial<BatchNode> = {}): 
     name,
     address: name,
     usable: true,
+    responds: true,
+    draining: false,
     cores: 8,
     allocatedCores: allocated,
     memoryMiB: 16_000,
@@ -101,6 +103,13 @@ describe('what is harvested', () => {
     expect(givenBack(nodes, ending, { reserve: 8 })).toEqual([])
   })
 
+  it('is given back where the operator drains a node', () => {
+    const nodes = [batchNode('n1', 8, { usable: false, draining: true }), batchNode('n2', 8)]
+    const jobs = [job(1, 'n1', 8, 'running'), job(2, 'n2', 8, 'running')]
+    expect(givenBack(nodes, jobs, {})).toEqual([1])
+    expect(givenBack(nodes, [job(1, 'n1', 8, 'ending')], {})).toEqual([])
+  })
+
   it('is not what has too little memory', () => {
     expect(started([batchNode('n1', 0, { memoryMiB: 400 })], [])).toEqual([])
   })
@@ -140,7 +149,8 @@ it('whatever Slurm says, no more is taken than is idle, within the cap and beyon
         some.reduce((sum, { cores }) => sum + cores, 0)
       const nodes = drawn.map(({ batch, ours: _, ...node }): BatchNode => {
         const present = jobs.filter((one) => one.batchNode === node.name && one.state !== 'pending')
-        return { ...node, address: node.name, allocatedCores: batch + coresOf(present) }
+        const up = { address: node.name, responds: true, draining: false }
+        return { ...node, ...up, allocatedCores: batch + coresOf(present) }
       })
       const { start, giveBack } = plan(nodes, jobs, limits, always)
       const held = coresOf(jobs.filter(({ state }) => state !== 'ending'))
@@ -236,6 +246,15 @@ describe('what Slurm says', () => {
     }
     expect(usable({ state: 'down' })).toEqual([false])
     expect(usable({ partitions: ['batch'] })).toEqual([])
+  })
+
+  it('tells a machine that is silent from one that is to be empty', () => {
+    const seen = (more: Partial<SlurmNode>) =>
+      observe({ nodes: [slurmNode(more)], jobs: [] }, mine).nodes[0]
+    expect(seen({})).toMatchObject({ responds: true, draining: false })
+    expect(seen({ state_flags: ['NOT_RESPONDING'] })).toMatchObject({ responds: false })
+    expect(seen({ state: 'down' })).toMatchObject({ responds: false })
+    expect(seen({ state_flags: ['DRAIN'] })).toMatchObject({ responds: true, draining: true })
   })
 
   it('shows who has which cores, and what is planned', () => {

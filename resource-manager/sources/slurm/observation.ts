@@ -74,12 +74,13 @@ export function observe(
   })
   const ours = answer.nodes.filter(({ partitions }) => partitions.includes(partition))
   const nodes = ours.map((node): BatchNode => {
-    const { name, address } = node
-    const usable = takesJobs(node)
+    const { name, address, state, state_flags } = node
     return {
       name,
       address,
-      usable,
+      usable: takesJobs(node),
+      responds: state.toLowerCase() !== 'down' && !state_flags.includes('NOT_RESPONDING'),
+      draining: state_flags.includes('DRAIN'),
       cores: node.cpus,
       allocatedCores: node.alloc_cpus,
       memoryMiB: node.real_memory,

@@ -8,6 +8,10 @@ export interface BatchNode {
   address: string
   /** Slurm would start a job on it now. */
   usable: boolean
+  /** It answers Slurm. */
+  responds: boolean
+  /** Its operator wants it empty. */
+  draining: boolean
   cores: number
   allocatedCores: number
   memoryMiB: number
@@ -50,6 +54,12 @@ export function plan(
   limits: Limits,
   may: { free(node: string): boolean; ready(batchNode: string): boolean },
 ): Plan {
+  const draining = new Set(nodes.flatMap(({ name, draining }) => (draining ? [name] : [])))
+  const unwanted = jobs.filter(({ batchNode, state }) => {
+    return state !== 'ending' && draining.has(batchNode)
+  })
+  if (unwanted.length > 0) return { start: [], giveBack: unwanted }
+
   const jobsOn = new Map<string, HarvestJob[]>()
   for (const job of jobs) jobsOn.set(job.batchNode, [...(jobsOn.get(job.batchNode) ?? []), job])
   // What waits to start has nothing yet; what ends gives back what it has in a moment.

@@ -4,7 +4,7 @@
 // nothing is started and nothing is given back: what runs goes on.
 import { userInfo } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { HarvestInfo, HarvestJobInfo } from '../../../lib/control/schemas.js'
+import type { HarvestInfo, HarvestJobInfo, NodeInfo } from '../../../lib/control/schemas.js'
 import type { Logger } from '../../../lib/control/log.js'
 import type { ManagedNodes, NodeSource, SeenJob } from '../source.js'
 import { BatchSystem } from './batch-system.js'
@@ -41,6 +41,14 @@ export interface SlurmSourceOptions {
   logger: Logger
 }
 
+/** Of a job: its state, when it was first seen in it, and the last sign of life of its node by then. */
+interface Since {
+  state: string
+  atMs: number
+  lastSeen: string | undefined
+  told: boolean
+}
+
 export class SlurmSource implements NodeSource {
   readonly #options: SlurmSourceOptions
   readonly #batch: BatchSystem
@@ -54,8 +62,9 @@ export class SlurmSource implements NodeSource {
   #faults: readonly string[] = []
   #faultsAtMs = -Infinity
   readonly #idleSince = new Map<string, number>()
-  /** Of jobs: when they were first seen, and in which state. */
-  readonly #since = new Map<number, { state: string; atMs: number; told: boolean }>()
+  readonly #since = new Map<number, Since>()
+  /** Batch nodes on which a job of ours is over for Slurm, and its executor manager may live on. */
+  readonly #lingering = new Set<string>()
   readonly #failures = new Map<string, { count: number; untilMs: number }>()
 
   constructor(options: SlurmSourceOptions) {
@@ -179,40 +188,65 @@ export class SlurmSource implements NodeSource {
   }
 
   /** What became of our jobs; those that wait or run. */
-  #follow({ jobs }: Observation): OwnJob[] {
+  #follow({ jobs, nodes: batchNodes }: Observation): OwnJob[] {
     const nowMs = performance.now()
+    const silent = new Set(batchNodes.flatMap(({ name, responds }) => (responds ? [] : [name])))
+    this.#lingering.clear()
     const known = new Set(jobs.map(({ id }) => id))
     for (const id of this.#since.keys()) if (!known.has(id)) this.#since.delete(id)
     const nodes = new Map(this.#options.nodes.list().map((node) => [node.name, node]))
     for (const job of jobs) {
       const { id, node, batchNode, slurm } = job
+      const named = nodes.get(node)
+      const registered = named?.job === `${id}` ? named : undefined
       const before = this.#since.get(id)
-      if (before?.state !== slurm.job_state) {
-        this.#since.set(id, { state: slurm.job_state, atMs: nowMs, told: false })
+      let since = before
+      if (since?.state !== slurm.job_state) {
+        const { lastSeen } = registered ?? {}
+        since = { state: slurm.job_state, atMs: nowMs, lastSeen, told: false }
+        this.#since.set(id, since)
         // One that was over when we began is history.
         if (before !== undefined && job.over) this.#ended(job)
       }
-      const registered = nodes.get(node)
-      const over = job.over && before?.state === slurm.job_state
-      if (over && registered?.job === `${id}` && registered.state === 'lost') {
-        // Slurm has the last word about its processes; the node itself cannot confirm anything more. Not at
-        // the first look: a manager that has just begun has not heard of its nodes yet.
-        this.#options.nodes.remove(node).catch((error: unknown) => {
-          this.#logger.error({ err: error, node }, 'a node that is gone could not be removed')
-        })
-      }
-      const since = this.#since.get(id)!
-      if (job.state === 'running' && registered?.job === `${id}`) {
-        this.#options.nodes.expect(node, job.idleUntilMs)
+      if (registered !== undefined) {
+        // Slurm may give up a machine that it does not hear at any moment.
+        const mayLend = job.state !== 'ending' && !silent.has(batchNode)
+        this.#options.nodes.withhold(node, !mayLend)
+        if (job.state === 'running') this.#options.nodes.expect(node, job.idleUntilMs)
+        else if (job.state === 'ending') this.#recover(job, registered, since, since !== before)
+        continue
       }
       const late = job.state === 'running' && nowMs - since.atMs > registerWithinMs
-      if (late && !since.told && registered?.job !== `${id}`) {
+      if (late && !since.told) {
         since.told = true
         const log = this.#options.config.log
         this.#logger.warn({ job: id, node, batchNode, log }, 'the job runs, but no node of it came')
       }
     }
     return jobs.filter(({ over }) => !over)
+  }
+
+  /** What Slurm wants back, from the node that may not know: without a slurmd nobody signals it. */
+  #recover(job: OwnJob, { state, lastSeen }: NodeInfo, since: Since, isNew: boolean): void {
+    const { node, over, batchNode, id } = job
+    const { nodes, config } = this.#options
+    const failed = (error: unknown): void => {
+      this.#logger.error({ err: error, node }, 'a node whose job has to go could not be taken back')
+    }
+    if (state === 'lost') {
+      // Slurm has the last word about its processes; the node itself cannot confirm anything more. Not at
+      // the first look: a manager that has just begun has not heard of its nodes yet.
+      if (over && !isNew) nodes.remove(node).catch(failed)
+      return
+    }
+    if (over) this.#lingering.add(batchNode)
+    // A sign of life after the end: slurmd is away, and will end what is left when it is back.
+    const livesOn = over && lastSeen !== since.lastSeen
+    if (livesOn && !since.told) {
+      since.told = true
+      this.#logger.warn({ job: id, node, batchNode }, 'Slurm has given up a job that lives on')
+    }
+    if (livesOn || !over) nodes.takeBack(node, config.noticeMs).catch(failed)
   }
 
   #ended({ id, node, batchNode, slurm }: OwnJob): void {
@@ -248,6 +282,7 @@ export class SlurmSource implements NodeSource {
     return plan(nodes, active, config, {
       free: (node) => !up.has(node),
       ready: (batchNode) =>
+        !this.#lingering.has(batchNode) &&
         nowMs >= (this.#failures.get(batchNode)?.untilMs ?? 0) &&
         nowMs - (this.#idleSince.get(batchNode) ?? nowMs) >= config.minIdleMs,
     })
@@ -294,7 +329,7 @@ export class SlurmSource implements NodeSource {
       log: config.log,
       script: jobScript(job, resourceManager, config),
     })
-    this.#since.set(id, { state: '', atMs: performance.now(), told: false })
+    this.#since.set(id, { state: '', atMs: performance.now(), lastSeen: undefined, told: false })
     this.#logger.info({ job: id, node, cores, memoryMiB }, 'harvest job submitted')
   }
 
