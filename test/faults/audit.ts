@@ -3,11 +3,24 @@
 import assert from 'node:assert/strict'
 import { readFileSync, readdirSync } from 'node:fs'
 
-import type { LeaseRecord, LedgerEntry } from '../../resource-manager/stores/store.js'
-import type { Cluster } from './cluster.js'
+import type { LeaseRecord, LedgerEntry, Store } from '../../resource-manager/stores/store.js'
 import { descendants, isAlive, until, workersOf } from './proc.js'
 
 const sampleMs = 100
+
+/** What it looks at. */
+export interface Audited {
+  readonly folder: string
+  /** Process ids of the executor managers that run now; those of one machine, whose cores they share,
+   * together. */
+  executorManagersByMachine(): number[][]
+  /** In good order: throws when a manager ended badly. */
+  end(): Promise<void>
+  /** To look into when no manager runs. */
+  openStore(): Store
+  /** After that: ends what else there is. */
+  stop(): Promise<void>
+}
 
 export class Audit {
   readonly #granted = new Set<string>()
@@ -22,26 +35,24 @@ export class Audit {
   }
 
   /** Looks again and again whether two workers share a core. */
-  watch(cluster: Cluster): void {
+  watch(cluster: Audited): void {
     this.#watch = setInterval(() => this.#sample(cluster), sampleMs).unref()
   }
 
   /** Ends the cluster. */
-  async examine(cluster: Cluster): Promise<void> {
+  async examine(cluster: Audited): Promise<void> {
     clearInterval(this.#watch)
     assert.deepEqual(this.#crowded, [], 'a core ran workers of two leases')
-    const below = cluster.executorManagers.flatMap(({ pid }) => descendants(pid))
-    for (const daemon of cluster.daemons) {
-      if (!daemon.running) continue
-      assert.equal(await daemon.end('SIGTERM'), 0, `a manager ended badly: ${daemon.log}`)
-    }
+    const below = cluster.executorManagersByMachine().flat().flatMap(descendants)
+    await cluster.end()
     await until('all workers ended with their manager', () => !below.some(isAlive))
     const sockets = readdirSync(cluster.folder).filter((name) => name.startsWith('rfaas-'))
     assert.deepEqual(sockets, [], 'folders with sockets were left behind')
     if (!this.storeIsGone) await this.#examineStore(cluster)
+    await cluster.stop()
   }
 
-  async #examineStore(cluster: Cluster): Promise<void> {
+  async #examineStore(cluster: Audited): Promise<void> {
     const store = cluster.openStore()
     try {
       const snapshot = await store.load()
@@ -65,10 +76,10 @@ export class Audit {
     }
   }
 
-  #sample(cluster: Cluster): void {
-    const holders = new Map<string, number>()
-    for (const { pid } of cluster.executorManagers) {
-      for (const worker of workersOf(pid)) {
+  #sample(cluster: Audited): void {
+    for (const executorManagers of cluster.executorManagersByMachine()) {
+      const holders = new Map<string, number>()
+      for (const worker of executorManagers.flatMap(workersOf)) {
         const core = pinnedCore(worker)
         if (core === undefined) continue
         const other = holders.get(core)

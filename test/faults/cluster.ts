@@ -8,7 +8,8 @@ import { openEtcdStore } from '../../resource-manager/stores/etcd.js'
 import { openLmdbStore } from '../../resource-manager/stores/lmdb.js'
 import type { Store } from '../../resource-manager/stores/store.js'
 import type { EtcdCluster } from '../resource-manager/etcd-cluster.js'
-import { Daemon, type DaemonOptions } from './daemon.js'
+import type { Audited } from './audit.js'
+import { Daemon, endAll, type DaemonOptions } from './daemon.js'
 
 /** Short ones, so that what depends on them is soon seen; a node may miss several heartbeats. */
 export const heartbeatMs = 200
@@ -35,7 +36,7 @@ interface Place {
   options: DaemonOptions
 }
 
-export class Cluster {
+export class Cluster implements Audited {
   readonly folder: string
   readonly #options: ClusterOptions
   readonly #resourceManagers: Place[]
@@ -89,12 +90,14 @@ export class Cluster {
     return this.#resourceManagers[index]!.daemon!
   }
 
-  /** After everything else. */
-  async stopEtcd(): Promise<void> {
+  async end(): Promise<void> {
+    await endAll(this.daemons)
+  }
+
+  async stop(): Promise<void> {
     await this.#options.several?.etcd.stop()
   }
 
-  /** To look into when no manager runs. */
   openStore(): Store {
     const { several } = this.#options
     if (several === undefined) return openLmdbStore(join(this.folder, 'rm'), 0)
@@ -111,8 +114,9 @@ export class Cluster {
     return [...this.#nodes, ...this.#resourceManagers].flatMap(({ daemon }) => daemon ?? [])
   }
 
-  get executorManagers(): Daemon[] {
-    return this.#nodes.flatMap(({ daemon }) => daemon ?? [])
+  /** All of them on this one. */
+  executorManagersByMachine(): number[][] {
+    return [this.#nodes.flatMap(({ daemon }) => daemon?.pid ?? [])]
   }
 
   /** Starts what has ended, where it was: same folder, same port unless told otherwise. */

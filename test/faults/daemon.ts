@@ -1,4 +1,5 @@
 // A manager in a process of its own, as an operator runs it.
+import assert from 'node:assert/strict'
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
@@ -13,6 +14,14 @@ export interface DaemonOptions {
   /** What stands before the command: `nsenter ...`. It must become the manager, not its parent. */
   wrap?: readonly string[]
   env?: Readonly<Record<string, string>>
+}
+
+/** One after the other, in good order. */
+export async function endAll(daemons: readonly Daemon[]): Promise<void> {
+  for (const daemon of daemons) {
+    if (!daemon.running) continue
+    assert.equal(await daemon.end('SIGTERM'), 0, `a manager ended badly: ${daemon.log}`)
+  }
 }
 
 export type Ended = number | NodeJS.Signals | null

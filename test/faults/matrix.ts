@@ -1,5 +1,6 @@
 // All rows of the failure matrix, in the order of docs/failures.md.
 import type { Scenario } from './scenario.js'
+import { batchSystem } from './scenarios/batch.js'
 import { clients } from './scenarios/clients.js'
 import { clocks } from './scenarios/clocks.js'
 import { connections } from './scenarios/connections.js'
@@ -26,6 +27,7 @@ export const matrix: readonly Section[] = [
   { title: 'The executor manager', scenarios: executorManagers },
   { title: 'The resource manager', scenarios: resourceManagers },
   { title: 'Several resource managers', scenarios: severalManagers },
+  { title: 'The batch system', scenarios: batchSystem },
   { title: 'Clients', scenarios: clients },
   { title: 'Leases', scenarios: leases },
   { title: 'The control plane', scenarios: control },

@@ -12,7 +12,7 @@ import { parseArgs } from 'node:util'
 
 import { matrix } from './matrix.js'
 import { compileNativePackage } from './packages.js'
-import { descendants, end } from './proc.js'
+import { descendants, end, naming } from './proc.js'
 import type { Report } from './scenario-process.js'
 import { lacking, type Scenario } from './scenario.js'
 import { writeDocument } from './document.js'
@@ -128,7 +128,8 @@ async function play({ name, unshare, withinMs = defaultWithinMs }: Scenario): Pr
   })
   clearTimeout(timer)
   const pid = child.pid ?? 0
-  await end([...descendants(pid), pid])
+  // Jobs of a batch system are nobody's children: they find their way by a file in the folder.
+  await end([...descendants(pid), pid, ...naming(`=${folder}/`)])
   rmSync(folder, { recursive: true, force: true })
   return report
 }

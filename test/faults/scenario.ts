@@ -3,6 +3,7 @@
 import { existsSync } from 'node:fs'
 
 import { lackOfEtcd } from '../resource-manager/etcd-cluster.js'
+import { lackOfSlurm } from '../slurm/batch-cluster.js'
 import type { Stage } from './stage.js'
 import { lackOfWire } from './wire.js'
 
@@ -31,7 +32,7 @@ export interface Seen {
   recoveredMs?: number
 }
 
-export type Need = 'faketime' | 'cgroups' | 'wire' | 'etcd'
+export type Need = 'faketime' | 'cgroups' | 'wire' | 'etcd' | 'slurm'
 
 export const libfaketime = [
   '/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1',
@@ -51,6 +52,8 @@ export function lacking({ needs, unshare }: Scenario): string | undefined {
       return lackOfWire
     case 'etcd':
       return lackOfEtcd
+    case 'slurm':
+      return lackOfSlurm
     case undefined:
       return undefined
   }

@@ -9,6 +9,7 @@ import {
 } from '../../lib/index.js'
 import { Audit } from './audit.js'
 import { Cluster, type ClusterOptions } from './cluster.js'
+import { HarvestedCluster, type HarvestOptions } from './harvested-cluster.js'
 import { nativePackage } from './packages.js'
 import { RemoteClient } from './remote-client.js'
 
@@ -29,19 +30,26 @@ export class Stage {
   readonly audit = new Audit()
   readonly #clients: Client[] = []
   readonly #remotes: RemoteClient[] = []
-  #cluster: Cluster | undefined
+  #cluster: Cluster | HarvestedCluster | undefined
 
   constructor(folder: string) {
     this.folder = folder
   }
 
   async cluster(options: ClusterOptions = {}): Promise<Cluster> {
-    this.#cluster = await Cluster.start(this.folder, options)
-    this.audit.watch(this.#cluster)
-    return this.#cluster
+    const cluster = await Cluster.start(this.folder, options)
+    this.audit.watch((this.#cluster = cluster))
+    return cluster
   }
 
-  async client(cluster: Cluster, options: { timeoutMs?: number } = {}): Promise<Client> {
+  /** Its nodes come from a batch system. */
+  async harvested(options: HarvestOptions): Promise<HarvestedCluster> {
+    const cluster = await HarvestedCluster.start(this.folder, options)
+    this.audit.watch((this.#cluster = cluster))
+    return cluster
+  }
+
+  async client(cluster: { url: string }, options: { timeoutMs?: number } = {}): Promise<Client> {
     const client = await Client.connect(cluster.url, options)
     this.#clients.push(client)
     return client
@@ -95,6 +103,5 @@ export class Stage {
     await Promise.allSettled(this.#clients.map((client) => client.close()))
     if (this.#cluster === undefined) return
     await this.audit.examine(this.#cluster)
-    await this.#cluster.stopEtcd()
   }
 }

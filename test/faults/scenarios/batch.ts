@@ -1,0 +1,142 @@
+// The batch system that nodes come from: a real Slurm, whose harvest jobs run the executor managers.
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+
+import type { Client, Functions, Lease, LeaseOptions } from '../../../lib/index.js'
+import { outcomeOf, recovered, Traffic, word } from '../calls.js'
+import type { HarvestedCluster } from '../harvested-cluster.js'
+import { nativePackage } from '../packages.js'
+import { isAlive, until } from '../proc.js'
+import type { Scenario } from '../scenario.js'
+import { deployOptions, type Stage } from '../stage.js'
+
+/** One of two cores: the other one shows whether more is granted. */
+const leaseOptions: LeaseOptions = { cores: 1, memory: '256MiB', duration: '5m' }
+/** Slurm takes its time: SlurmdTimeout is 10 s. */
+const slurmMs = 60_000
+
+interface Harvested {
+  cluster: HarvestedCluster
+  client: Client
+  lease: Lease
+  functions: Functions
+}
+
+async function harvested(stage: Stage): Promise<Harvested> {
+  const cluster = await stage.harvested({})
+  const client = await stage.client(cluster)
+  const lease = await stage.lease(client, { ...leaseOptions, wait: '30s' })
+  const functions = await lease.deploy(nativePackage(), deployOptions)
+  await recovered(functions)
+  return { cluster, client, lease, functions }
+}
+
+/** Calls that came too late say so. */
+function assertRefused({ failures }: Traffic): void {
+  for (const { code } of failures) assert.match(code, /^ERR_RFAAS_LEASE_(REVOKED|ENDED)$/)
+}
+
+/** What is idle is harvested again: a lease and calls on it, and how long that took. */
+async function harvestedAgain(stage: Stage, client: Client): Promise<number> {
+  const began = performance.now()
+  const lease = await stage.lease(client, { ...leaseOptions, wait: '60s' })
+  await recovered(await lease.deploy(nativePackage(), deployOptions))
+  return performance.now() - began
+}
+
+export const batchSystem: Scenario[] = [
+  {
+    name: 'slurmctld-killed',
+    fault: 'SIGKILL of slurmctld and a new start, calls in flight',
+    promise:
+      'No call fails and no lease ends; what is free can be leased; harvesting goes on with the same jobs when it is back.',
+    needs: 'slurm',
+    async run(stage) {
+      const { cluster, client, lease, functions } = await harvested(stage)
+      const { slurm } = cluster
+      const job = await cluster.runningJob()
+      await slurm.saved()
+      const traffic = new Traffic(functions)
+      await slurm.killController()
+      await until('Slurm is known to fail', async () => (await cluster.info()).state === 'failing')
+      await (await stage.lease(client, leaseOptions)).release()
+      slurm.startController()
+      const recoveredMs = await until(
+        'Slurm is used again',
+        async () => (await cluster.info()).state === 'ok',
+      )
+      assert.equal((await cluster.runningJob()).job_id, job.job_id)
+      const { answered, failures } = await traffic.stop()
+      assert.deepEqual(failures, [])
+      const [known] = (await client.leases()).filter(({ id }) => id === lease.id)
+      assert.equal(known?.state, 'active')
+      return { seen: `${answered} ok, same job, same lease`, recoveredMs }
+    },
+  },
+  {
+    name: 'slurmd-killed',
+    fault: 'SIGKILL of the slurmd of a harvested node, calls in flight, and a new start',
+    promise:
+      'Nothing more is granted on the node; calls go on until Slurm gives up the job, then the lease ends with notice; when slurmd is back the node is harvested again.',
+    needs: 'slurm',
+    withinMs: 240_000,
+    async run(stage) {
+      const { cluster, client, lease, functions } = await harvested(stage)
+      const { slurm } = cluster
+      const executorManager = cluster.executorManagerOf(await cluster.runningJob())
+      const heard: string[] = []
+      lease.on('revoking', () => heard.push('revoking')).on('ended', () => heard.push('ended'))
+      const ended = once(lease, 'ended', { signal: AbortSignal.timeout(slurmMs) })
+      const traffic = new Traffic(functions)
+      await slurm.killNode('n1')
+      await until(
+        'nothing is granted there',
+        async () => (await client.nodes())[0]!.draining,
+        slurmMs,
+      )
+      await assert.rejects(client.lease(leaseOptions), { code: 'ERR_RFAAS_NO_CAPACITY' })
+      await traffic.next()
+      await ended
+      assert.deepEqual(heard, ['revoking', 'ended'])
+      await traffic.stop()
+      assertRefused(traffic)
+      slurm.startNode('n1')
+      await until('the old job has ended', () => !isAlive(executorManager), slurmMs)
+      const recoveredMs = await harvestedAgain(stage, client)
+      return { seen: `${traffic.answered} ok, then lease ended; harvested again`, recoveredMs }
+    },
+  },
+  {
+    name: 'slurm-preempts',
+    fault: 'A regular job of Slurm wants the cores back, calls in flight',
+    promise:
+      'The lease gets notice: a call that runs may finish, those that come too late end with ERR_RFAAS_LEASE_REVOKED or ERR_RFAAS_LEASE_ENDED; the node is clean before Slurm has to kill.',
+    needs: 'slurm',
+    async run(stage) {
+      const { cluster, client, lease, functions } = await harvested(stage)
+      const { slurm } = cluster
+      const harvestJob = await cluster.runningJob()
+      const ended = once(lease, 'ended', { signal: AbortSignal.timeout(slurmMs) })
+      const traffic = new Traffic(functions)
+      const revoking = once(lease, 'revoking', { signal: AbortSignal.timeout(slurmMs) })
+      const began = performance.now()
+      const job = await slurm.submit('echo here', { cores: 2, node: 'n1' })
+      await revoking
+      await ended
+      await until(
+        'the job has run',
+        async () => (await slurm.job(job)).job_state === 'COMPLETED',
+        slurmMs,
+      )
+      const startedMs = Math.round(performance.now() - began)
+      await traffic.stop()
+      assertRefused(traffic)
+      const last = await outcomeOf(functions.invoke('echo', word(1), { timeoutMs: 1000 }), 1000)
+      assert.equal(last.code, 'ERR_RFAAS_LEASE_ENDED')
+      // Cancelled it would be if Slurm had had to kill it.
+      assert.equal((await slurm.job(harvestJob.job_id)).job_state, 'COMPLETED')
+      const recoveredMs = await harvestedAgain(stage, client)
+      return { seen: `${traffic.answered} ok; the job was over after ${startedMs} ms`, recoveredMs }
+    },
+  },
+]
