@@ -106,6 +106,16 @@ Invoker* Invoker::open_one(napi_env env, napi_callback_info info) {
     return invoker != nullptr && invoker->channel_ ? invoker : nullptr;
 }
 
+// For methods, which are called once for many calls.
+Invoker* Invoker::open_self(napi_env env, napi_callback_info info) {
+    napi_value self = nullptr;
+    void* wrapped = nullptr;
+    napi_get_cb_info(env, info, nullptr, nullptr, &self, nullptr);
+    if (napi_unwrap(env, self, &wrapped) != napi_ok) return nullptr;
+    auto* invoker = static_cast<Invoker*>(wrapped);
+    return invoker->channel_ ? invoker : nullptr;
+}
+
 Invoker::~Invoker() {
     if (channel_) close(CloseReason::kAsked);
 }
@@ -138,12 +148,8 @@ napi_value Invoker::call(napi_env env, napi_callback_info info) {
 }
 
 napi_value Invoker::finish(napi_env env, napi_callback_info info) {
-    napi_value self = nullptr;
-    void* wrapped = nullptr;
-    napi_get_cb_info(env, info, nullptr, nullptr, &self, nullptr);
-    if (napi_unwrap(env, self, &wrapped) != napi_ok) return int32_value(env, -EBADF);
-    auto* invoker = static_cast<Invoker*>(wrapped);
-    if (!invoker->channel_) return int32_value(env, -EBADF);
+    Invoker* invoker = open_self(env, info);
+    if (invoker == nullptr) return int32_value(env, -EBADF);
     const CallRecord* record = invoker->record_;
     Spinner spinner(uint64_t{record->patience_us} * 1000);
     invocation::CallOutcome outcome;
@@ -202,12 +208,8 @@ bool Invoker::may_hold_loop() {
 }
 
 napi_value Invoker::send_queued(napi_env env, napi_callback_info info) {
-    napi_value self = nullptr;
-    void* wrapped = nullptr;
-    napi_get_cb_info(env, info, nullptr, nullptr, &self, nullptr);
-    if (napi_unwrap(env, self, &wrapped) != napi_ok) return int32_value(env, -EBADF);
-    auto* invoker = static_cast<Invoker*>(wrapped);
-    if (!invoker->channel_) return int32_value(env, -EBADF);
+    Invoker* invoker = open_self(env, info);
+    if (invoker == nullptr) return int32_value(env, -EBADF);
     invoker->send_queued();
     return int32_value(env, 0);
 }
@@ -220,12 +222,8 @@ void Invoker::send_queued() {
 }
 
 napi_value Invoker::poll(napi_env env, napi_callback_info info) {
-    napi_value self = nullptr;
-    void* wrapped = nullptr;
-    napi_get_cb_info(env, info, nullptr, nullptr, &self, nullptr);
-    if (napi_unwrap(env, self, &wrapped) != napi_ok) return int32_value(env, -EBADF);
-    auto* invoker = static_cast<Invoker*>(wrapped);
-    return int32_value(env, invoker->channel_ ? invoker->poll_outcomes() : -EBADF);
+    Invoker* invoker = open_self(env, info);
+    return int32_value(env, invoker == nullptr ? -EBADF : invoker->poll_outcomes());
 }
 
 int Invoker::poll_outcomes() {

@@ -48,6 +48,7 @@ class Invoker final : public Napi::ObjectWrap<Invoker>, public Closable {
     };
 
     static Invoker* open_one(napi_env env, napi_callback_info info);
+    static Invoker* open_self(napi_env env, napi_callback_info info);
     static napi_value call(napi_env env, napi_callback_info info);
     static napi_value submit(napi_env env, napi_callback_info info);
     static napi_value send_queued(napi_env env, napi_callback_info info);

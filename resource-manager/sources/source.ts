@@ -26,8 +26,8 @@ export interface ManagedNodes {
   list(): NodeInfo[]
   /** When somebody else is expected to want the node, Unix time; undefined: nobody is. */
   expect(name: string, idleUntilMs: number | undefined): void
-  /** Whether nothing may be granted on the node for now. Of one batch job: the next one under that name
-   * is lent. */
+  /** Whether nothing may be granted on the node, until it is said otherwise or another batch job registers
+   * under that name. */
   withhold(name: string, withheld: boolean): void
   /** Its leases end, with this notice. */
   takeBack(name: string, noticeMs: number): Promise<void>

@@ -108,6 +108,10 @@ describe('what is harvested', () => {
     const jobs = [job(1, 'n1', 8, 'running'), job(2, 'n2', 8, 'running')]
     expect(givenBack(nodes, jobs, {})).toEqual([1])
     expect(givenBack(nodes, [job(1, 'n1', 8, 'ending')], {})).toEqual([])
+    // Others wait for none of that.
+    const more = [...nodes, batchNode('n3')]
+    expect(givenBack(more, jobs, {})).toEqual([1])
+    expect(started(more, jobs)).toEqual([['n3', 8, 16_000]])
   })
 
   it('is not what has too little memory', () => {

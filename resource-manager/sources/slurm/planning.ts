@@ -58,16 +58,16 @@ export function plan(
   const unwanted = jobs.filter(({ batchNode, state }) => {
     return state !== 'ending' && draining.has(batchNode)
   })
-  if (unwanted.length > 0) return { start: [], giveBack: unwanted }
-
   const jobsOn = new Map<string, HarvestJob[]>()
   for (const job of jobs) jobsOn.set(job.batchNode, [...(jobsOn.get(job.batchNode) ?? []), job])
   // What waits to start has nothing yet; what ends gives back what it has in a moment.
   const soon = sum(jobs, ({ state, cores }) => (state === 'ending' ? cores : 0))
   const idle = sum(nodes, (node) => idleCores(node, jobsOn.get(node.name) ?? [])) + soon
   const harvested = sum(jobs, ({ cores }) => cores) - soon
-  const surplus = Math.max(harvested - limits.cap, limits.reserve - idle)
-  if (surplus > 0) return { start: [], giveBack: newest(jobs, surplus) }
+  const kept = jobs.filter((job) => !unwanted.includes(job))
+  const keptCores = harvested - sum(unwanted, ({ cores }) => cores)
+  const surplus = Math.max(keptCores - limits.cap, limits.reserve - idle)
+  if (surplus > 0) return { start: [], giveBack: [...unwanted, ...newest(kept, surplus)] }
 
   const start: NewJob[] = []
   let budget = Math.min(limits.cap - harvested, idle - soon - limits.reserve)
@@ -90,7 +90,7 @@ export function plan(
     start.push({ batchNode, node, cores, memoryMiB, whole: cores === batchNode.cores })
     budget -= cores
   }
-  return { start, giveBack: [] }
+  return { start, giveBack: unwanted }
 }
 
 const mostJobsPerNode = 64

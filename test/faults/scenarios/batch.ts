@@ -4,6 +4,7 @@ import { once } from 'node:events'
 
 import type { Client, Functions, Lease, LeaseOptions } from '../../../lib/index.js'
 import { outcomeOf, recovered, Traffic, word } from '../calls.js'
+import type { BatchCluster, BatchJob } from '../../slurm/batch-cluster.js'
 import type { HarvestedCluster } from '../harvested-cluster.js'
 import { nativePackage } from '../packages.js'
 import { isAlive, until } from '../proc.js'
@@ -17,6 +18,9 @@ const slurmMs = 60_000
 
 interface Harvested {
   cluster: HarvestedCluster
+  slurm: BatchCluster
+  /** The harvest job that is the node. */
+  job: BatchJob
   client: Client
   lease: Lease
   functions: Functions
@@ -28,7 +32,8 @@ async function harvested(stage: Stage): Promise<Harvested> {
   const lease = await stage.lease(client, { ...leaseOptions, wait: '30s' })
   const functions = await lease.deploy(nativePackage(), deployOptions)
   await recovered(functions)
-  return { cluster, client, lease, functions }
+  const { slurm } = cluster
+  return { cluster, slurm, job: await cluster.runningJob(), client, lease, functions }
 }
 
 /** Calls that came too late say so. */
@@ -52,9 +57,7 @@ export const batchSystem: Scenario[] = [
       'No call fails and no lease ends; what is free can be leased; harvesting goes on with the same jobs when it is back.',
     needs: 'slurm',
     async run(stage) {
-      const { cluster, client, lease, functions } = await harvested(stage)
-      const { slurm } = cluster
-      const job = await cluster.runningJob()
+      const { cluster, slurm, job, client, lease, functions } = await harvested(stage)
       await slurm.saved()
       const traffic = new Traffic(functions)
       await slurm.killController()
@@ -81,9 +84,8 @@ export const batchSystem: Scenario[] = [
     needs: 'slurm',
     withinMs: 240_000,
     async run(stage) {
-      const { cluster, client, lease, functions } = await harvested(stage)
-      const { slurm } = cluster
-      const executorManager = cluster.executorManagerOf(await cluster.runningJob())
+      const { cluster, slurm, job, client, lease, functions } = await harvested(stage)
+      const executorManager = cluster.executorManagerOf(job)
       const heard: string[] = []
       lease.on('revoking', () => heard.push('revoking')).on('ended', () => heard.push('ended'))
       const ended = once(lease, 'ended', { signal: AbortSignal.timeout(slurmMs) })
@@ -113,19 +115,17 @@ export const batchSystem: Scenario[] = [
       'The lease gets notice: a call that runs may finish, those that come too late end with ERR_RFAAS_LEASE_REVOKED or ERR_RFAAS_LEASE_ENDED; the node is clean before Slurm has to kill.',
     needs: 'slurm',
     async run(stage) {
-      const { cluster, client, lease, functions } = await harvested(stage)
-      const { slurm } = cluster
-      const harvestJob = await cluster.runningJob()
+      const { slurm, job, client, lease, functions } = await harvested(stage)
       const ended = once(lease, 'ended', { signal: AbortSignal.timeout(slurmMs) })
       const traffic = new Traffic(functions)
       const revoking = once(lease, 'revoking', { signal: AbortSignal.timeout(slurmMs) })
       const began = performance.now()
-      const job = await slurm.submit('echo here', { cores: 2, node: 'n1' })
+      const regular = await slurm.submit('echo here', { cores: 2, node: 'n1' })
       await revoking
       await ended
       await until(
         'the job has run',
-        async () => (await slurm.job(job)).job_state === 'COMPLETED',
+        async () => (await slurm.job(regular)).job_state === 'COMPLETED',
         slurmMs,
       )
       const startedMs = Math.round(performance.now() - began)
@@ -134,7 +134,7 @@ export const batchSystem: Scenario[] = [
       const last = await outcomeOf(functions.invoke('echo', word(1), { timeoutMs: 1000 }), 1000)
       assert.equal(last.code, 'ERR_RFAAS_LEASE_ENDED')
       // Cancelled it would be if Slurm had had to kill it.
-      assert.equal((await slurm.job(harvestJob.job_id)).job_state, 'COMPLETED')
+      assert.equal((await slurm.job(job.job_id)).job_state, 'COMPLETED')
       const recoveredMs = await harvestedAgain(stage, client)
       return { seen: `${traffic.answered} ok; the job was over after ${startedMs} ms`, recoveredMs }
     },
