@@ -2,7 +2,12 @@
 export { Client, type ClientOptions, type LeaseOptions, type Usage } from './client/client.js'
 export { Lease, type DeployOptions, type LeaseEvents } from './client/lease.js'
 export { Functions } from './client/functions.js'
-export type { CallOptions, InvokeOptions, MapOptions } from './client/call-options.js'
+export type {
+  CallOptions,
+  InvokeOptions,
+  MapOptions,
+  RecordOptions,
+} from './client/call-options.js'
 export { RfaasError, type ErrorCode, type ErrorDetails } from './errors.js'
 export type {
   HarvestInfo,

@@ -27,7 +27,7 @@ import {
 import { graceUs, type FunctionsSettings } from './call-options.js'
 import { PlaceFinder, type CallMemory } from './memory.js'
 import { callError, errnos, sendError } from './outcome.js'
-import { waitingCall, WaitingCalls, type Request, type Waiting } from './waiting.js'
+import { noResult, waitingCall, WaitingCalls, type Request, type Waiting } from './waiting.js'
 import { pickWorker, refusalOf, type WorkerConnection } from './worker-connection.js'
 
 const { answered, callStatuses, queueRoom, workerDown } = native.constants
@@ -39,9 +39,7 @@ export class AwaitedCalls {
   readonly #inputs: PlaceFinder
   readonly #workers: readonly WorkerConnection[]
   readonly #settings: FunctionsSettings
-  readonly #waiting = new WaitingCalls((call) =>
-    this.#sent(call, this.#submit(call.index, call.input, timeLeftUs(call), false)),
-  )
+  readonly #waiting = new WaitingCalls((call) => this.#sent(call, this.#submitWaiting(call)))
   /** Where the last call went. */
   #at: WorkerConnection | undefined
   #worker = 0
@@ -70,7 +68,7 @@ export class AwaitedCalls {
    * returns: then there is nothing to remember, and no turn of the loop to wait for. */
   start(request: Request, input: Uint8Array): Promise<Uint8Array> {
     const { index, timeoutUs } = request
-    const sent = this.#waiting.queued ? undefined : this.#submit(index, input, timeoutUs, true)
+    const sent = this.#waiting.queued ? undefined : this.#submit(index, input, timeoutUs)
     if (sent === answered + ok) return Promise.resolve(this.#takeAnswer())
     return new Promise((resolve, reject) => {
       this.#remember(waitingCall(request, input, resolve, reject), sent)
@@ -81,6 +79,11 @@ export class AwaitedCalls {
    * sendQueued() or when outcomes are looked for. */
   begin(call: Waiting): void {
     this.#remember(call, this.#waiting.queued ? undefined : this.#enqueue(call))
+  }
+
+  /** A call that has begun and is not on its way to a worker ends without a result. */
+  withdraw(call: Waiting): void {
+    this.#waiting.withdraw(call)
   }
 
   /** Sends the calls that have begun. Not needed by who is told of an outcome. */
@@ -153,10 +156,18 @@ export class AwaitedCalls {
   }
 
   /** What the addon says of a call that was sent to a free slot; undefined: there is none. */
-  #submit(index: number, input: Uint8Array, timeoutUs: number, alone: boolean): number | undefined {
+  #submit(index: number, input: Uint8Array, timeoutUs: number): number | undefined {
     if (!this.#takeSlot()) return undefined
-    this.#write(0, index, input, timeoutUs)
-    this.#record[iAlone] = alone ? 1 : 0
+    this.#write(0, index, timeoutUs)
+    this.#writeBytes(0, input)
+    this.#record[iAlone] = 1
+    return this.#invoker.submit()
+  }
+
+  #submitWaiting(call: Waiting): number | undefined {
+    if (!this.#takeSlot()) return undefined
+    this.#writeCall(0, call, timeLeftUs(call))
+    this.#record[iAlone] = 0
     return this.#invoker.submit()
   }
 
@@ -167,11 +178,11 @@ export class AwaitedCalls {
     return 0
   }
 
-  #queue({ index, input, timeoutUs }: Waiting): void {
+  #queue(call: Waiting): void {
     const record = this.#record
     if (record[iQueued] === queueRoom) this.#invoker.sendQueued()
     const queued = record[iQueued] ?? 0
-    this.#write(iQueue + queued * requestWords, index, input, timeoutUs)
+    this.#writeCall(iQueue + queued * requestWords, call, call.timeoutUs)
     record[iQueued] = queued + 1
   }
 
@@ -186,16 +197,26 @@ export class AwaitedCalls {
     return true
   }
 
-  /** Writes the request of a call to the slot that was taken. */
-  #write(at: number, index: number, input: Uint8Array, timeoutUs: number): void {
+  #writeCall(at: number, { index, input, tag, records }: Waiting, timeoutUs: number): void {
+    this.#write(at, index, timeoutUs)
+    if (records === undefined) this.#writeBytes(at, input)
+    else records.name(this.#record, at, tag)
+  }
+
+  /** Writes the request of a call to the slot that was taken, but for where its bytes are. */
+  #write(at: number, index: number, timeoutUs: number): void {
+    const record = this.#record
+    record[at + iWorker] = this.#worker
+    record[at + iSlot] = this.#slot
+    record[at + iFunction] = index
+    record[at + iTimeout] = timeoutUs
+  }
+
+  #writeBytes(at: number, input: Uint8Array): void {
     const record = this.#record
     const slot = this.#slot
     const { staging } = this.#at as WorkerConnection
     const from = this.#inputs.find(input)
-    record[at + iWorker] = this.#worker
-    record[at + iSlot] = slot
-    record[at + iFunction] = index
-    record[at + iTimeout] = timeoutUs
     if (from !== undefined) {
       record[at + iInputRegion] = from.index
       record[at + iInputOffset] = from.offset
@@ -248,17 +269,18 @@ export class AwaitedCalls {
       const length = record[at + oLength] ?? 0
       if (call === undefined || call.settled) {
         connection.release(slot)
-      } else if (status === ok) {
-        const result = connection.staging.takeOutput(slot, length)
-        if (call.goOn?.(result, call)) {
-          this.#goOn(call, connection, worker, slot)
-          continue
-        }
-        connection.release(slot) // first: who hears of the result may send the next call
-        this.#waiting.resolve(call, result)
-      } else {
+      } else if (status !== ok) {
         this.#fail(call, connection, status, length)
         connection.release(slot)
+      } else if (call.goOn === undefined) {
+        const result = connection.staging.takeOutput(slot, length)
+        connection.release(slot) // first: who hears of the result may send the next call
+        this.#waiting.resolve(call, result)
+      } else if (call.goOn(call, length)) {
+        this.#goOn(call, connection, worker, slot)
+      } else {
+        connection.release(slot)
+        this.#waiting.resolve(call, noResult)
       }
     }
   }

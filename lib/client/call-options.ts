@@ -26,6 +26,13 @@ export interface MapOptions extends InvokeOptions {
   concurrency?: number
 }
 
+export interface RecordOptions extends MapOptions {
+  /** Of one input. */
+  inputBytes: number
+  /** Room for one result. */
+  outputBytes: number
+}
+
 /** In microseconds. */
 export function timeoutOf({ timeoutMs = defaultTimeoutMs }: CallOptions): number {
   if (!(timeoutMs > 0 && timeoutMs <= maxTimeoutMs)) {

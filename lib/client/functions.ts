@@ -15,6 +15,7 @@ import {
   type FunctionsSettings,
   type InvokeOptions,
   type MapOptions,
+  type RecordOptions,
 } from './call-options.js'
 import {
   iFunction,
@@ -30,10 +31,12 @@ import {
   iTimeout,
   iWorker,
 } from './call-record.js'
+import { callMany, type Many } from './lanes.js'
 import { CallMemory, PlaceFinder } from './memory.js'
 import { callError, errnos, sendError } from './outcome.js'
+import { Records } from './records.js'
 import { Staging } from './staging.js'
-import { waitingCall, type Request, type Waiting } from './waiting.js'
+import type { Request } from './waiting.js'
 import { pickWorker, refusalOf, WorkerConnection } from './worker-connection.js'
 
 const { ok, deadline, workerLost, leaseRevoked, leaseEnded, notReceived } =
@@ -41,8 +44,6 @@ const { ok, deadline, workerLost, leaseRevoked, leaseEnded, notReceived } =
 
 // How long a synchronous call tries to reach a worker when none is connected.
 const resumeUs = 1_000_000
-
-const noInput = new Uint8Array(0)
 
 const connectionBroke = 'the connection to its worker broke; the call may or may not have run'
 
@@ -210,51 +211,52 @@ export class Functions {
     inputs: readonly Uint8Array[],
     options: MapOptions = {},
   ): Promise<Uint8Array[]> {
-    const { concurrency = this.#workers.length * this.#settings.slots, ...rest } = options
-    if (!Number.isInteger(concurrency) || concurrency < 1) {
-      throw invalidArgument('concurrency', concurrency, 'a whole number of at least 1')
-    }
     const results = new Array<Uint8Array>(inputs.length)
-    if (inputs.length === 0) return results
-    const request = this.#request(name, rest)
-    return new Promise((resolve, reject) => {
-      let next = 0
-      let open = 0
-      const fail = (error: unknown): void => {
-        next = inputs.length
-        reject(error as Error)
-      }
-      // One call for all inputs that follow each other in a slot: one for each is a third of what
-      // short calls cost.
-      const takeNext = (call: Waiting): boolean => {
-        if (next >= inputs.length) return false
-        const input = inputs[next]!
-        try {
-          this.#check(name, input)
-        } catch (error) {
-          fail(error)
-          return false
-        }
+    await this.#callMany(name, options, {
+      count: inputs.length,
+      begin: (call, index) => {
+        const input = inputs[index]!
+        this.#check(name, input)
         call.input = input
-        call.tag = next++
-        return true
-      }
-      const goOn = (result: Uint8Array, call: Waiting): boolean => {
-        results[call.tag] = result
-        return takeNext(call)
-      }
-      const end = (): void => {
-        open -= 1
-        if (open === 0) resolve(results)
-      }
-      while (open < concurrency) {
-        const call = waitingCall(request, noInput, end, fail, goOn)
-        if (!takeNext(call)) break
-        open += 1
-        this.#awaited.begin(call)
-      }
-      this.#awaited.sendQueued()
+      },
+      took: (call, length) => {
+        const { staging } = call.at as WorkerConnection
+        results[call.tag] = staging.takeOutput(call.slot, length)
+      },
     })
+    return results
+  }
+
+  /**
+   * `map` for many small inputs: `inputs` and `outputs` are `allocate()`d memory, or views of it, that
+   * consists of records of `inputBytes` and `outputBytes`. Each input is sent from where it is and each
+   * result written to its place in `outputs`; neither is copied on this side and nothing is allocated
+   * for a call. Resolves with the length of each result; a shorter one leaves the rest of its record
+   * as it was.
+   *
+   * Until the promise settles the memory belongs to the calls. A failure rejects when no other call
+   * is waited for any longer. But a call that ran out of time, was aborted or lost its connection may
+   * still run, and then writes to its own record when it is done, as long as the functions are open.
+   */
+  async mapRecords(
+    name: string,
+    inputs: Uint8Array,
+    outputs: Uint8Array,
+    options: RecordOptions,
+  ): Promise<Uint32Array> {
+    if (this.#closed) throw this.#closed
+    const records = new Records(this.#memory, inputs, outputs, options)
+    this.#checkFits(name, options.inputBytes)
+    const { lengths } = records
+    await this.#callMany(name, options, {
+      count: lengths.length,
+      begin: () => undefined,
+      took: (call, length) => {
+        lengths[call.tag] = length
+      },
+      records,
+    })
+    return lengths
   }
 
   /** Waits for the calls in flight, then ends the executor. Idempotent. */
@@ -417,6 +419,12 @@ export class Functions {
     }
   }
 
+  async #callMany(name: string, options: MapOptions, many: Many): Promise<void> {
+    const request = this.#request(name, options)
+    const { concurrency = this.#workers.length * this.#settings.slots } = options
+    await callMany(this.#awaited, request, concurrency, many)
+  }
+
   #request(name: string, options: InvokeOptions): Request {
     const index = name === this.#lastName ? this.#lastIndex : this.#indexOf(name)
     const timeoutUs = timeoutOf(options)
@@ -428,7 +436,20 @@ export class Functions {
   #check(name: string, input: Uint8Array): void {
     if (this.#closed) throw this.#closed
     if (!(input instanceof Uint8Array)) throw invalidArgument('input', input, 'a Uint8Array')
-    if (input.byteLength > this.#settings.payloadBytes) throw this.#tooLarge(name, input)
+    this.#checkFits(name, input.byteLength)
+  }
+
+  #checkFits(name: string, inputBytes: number): void {
+    if (inputBytes > this.#settings.payloadBytes) throw this.#tooLarge(name, inputBytes)
+  }
+
+  #tooLarge(name: string, inputBytes: number): RfaasError {
+    const { payloadBytes } = this.#settings
+    return new RfaasError(
+      'ERR_RFAAS_PAYLOAD_TOO_LARGE',
+      `${name}: the input has ${inputBytes} bytes, a slot takes ${payloadBytes} (deploy with a larger payload)`,
+      { field: 'input', value: inputBytes, allowed: `at most ${payloadBytes} bytes` },
+    )
   }
 
   #indexOf(name: string): number {
@@ -446,19 +467,10 @@ export class Functions {
     return index
   }
 
-  #tooLarge(name: string, input: Uint8Array): RfaasError {
-    const { payloadBytes } = this.#settings
-    return new RfaasError(
-      'ERR_RFAAS_PAYLOAD_TOO_LARGE',
-      `${name}: the input has ${input.byteLength} bytes, a slot takes ${payloadBytes} (deploy with a larger payload)`,
-      { field: 'input', value: input.byteLength, allowed: `at most ${payloadBytes} bytes` },
-    )
-  }
-
   #stageInput(connection: WorkerConnection, slot: number, input: Uint8Array): void {
     if (input.byteLength > this.#settings.payloadBytes) {
       connection.free.push(slot)
-      throw this.#tooLarge('invoke', input)
+      throw this.#tooLarge('invoke', input.byteLength)
     }
     connection.staging.putInput(this.#record, 0, slot, input)
   }

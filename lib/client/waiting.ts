@@ -2,11 +2,15 @@
 // latest by its deadline.
 import { RfaasError, type ErrorCode } from '../errors.js'
 import { graceUs } from './call-options.js'
+import type { Records } from './records.js'
 import type { WorkerConnection } from './worker-connection.js'
 
 // One timer for all calls, because one for each would cost as much as the call: a deadline may be
 // noticed two ticks late on this side.
 const tickMs = 20
+
+/** Of calls whose results are taken by goOn(), or not at all. */
+export const noResult = new Uint8Array(0)
 
 /** What the caller said of a call, or of many. */
 export interface Request {
@@ -22,11 +26,13 @@ export interface Waiting extends Request {
   /** By performance.now(); 0: no clock has been read for it yet. */
   deadline: number
   resolve: (result: Uint8Array) => void
-  /** Of a call that stands for many, one after the other: takes a result and puts the next input in
-   * the place of the last; false: there is none. */
-  goOn: ((result: Uint8Array, call: Waiting) => boolean) | undefined
-  /** Which of the many it is now: for goOn(). */
+  /** Of a call that stands for many, one after the other: takes the result, of `length` bytes, and
+   * makes it the next one; false: there is none. */
+  goOn: ((call: Waiting, length: number) => boolean) | undefined
+  /** Which of the many it is now. */
   tag: number
+  /** Where their inputs and outputs lie, if they are records. */
+  records: Records | undefined
   reject: (error: unknown) => void
   onAbort: (() => void) | undefined
   settled: boolean
@@ -48,7 +54,6 @@ export function waitingCall(
   input: Uint8Array,
   resolve: Waiting['resolve'],
   reject: Waiting['reject'],
-  goOn?: Waiting['goOn'],
 ): Waiting {
   return {
     name,
@@ -59,8 +64,9 @@ export function waitingCall(
     idempotent,
     resolve,
     reject,
-    goOn,
+    goOn: undefined,
     tag: 0,
+    records: undefined,
     signal,
     onAbort: undefined,
     settled: false,
@@ -136,6 +142,12 @@ export class WaitingCalls {
     if (this.#end(call)) call.reject(error)
   }
 
+  /** A call that is not on its way to a worker is not sent any more; what becomes of the others is
+   * waited for. */
+  withdraw(call: Waiting): void {
+    if (call.at === undefined) this.resolve(call, noResult)
+  }
+
   /** Resolves when no call waits. */
   drained(): Promise<void> {
     if (this.#first === undefined) return Promise.resolve()
@@ -179,7 +191,7 @@ export class WaitingCalls {
     if (call.previous === undefined) this.#first = call.next
     else call.previous.next = call.next
     if (call.next !== undefined) call.next.previous = call.previous
-    call.previous = call.next = undefined
+    call.previous = undefined // whoever goes through the list may be here, and goes on
   }
 
   #waits(call: Waiting): void {
@@ -194,11 +206,9 @@ export class WaitingCalls {
       return
     }
     const now = performance.now()
-    let next: Waiting | undefined
-    for (let call: Waiting | undefined = this.#first; call !== undefined; call = next) {
-      next = call.next
+    for (let call: Waiting | undefined = this.#first; call !== undefined; call = call.next) {
       startTime(call, now)
-      if (now < call.deadline) continue
+      if (call.settled || now < call.deadline) continue
       const time = `within ${call.timeoutUs / 1000} ms`
       if (call.at === undefined) {
         const why = call.mayHaveRun

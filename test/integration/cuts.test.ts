@@ -50,6 +50,8 @@ describe.each(['native', 'node'] as const)('a cut connection to a %s worker', (r
 
   test('again and again brings every result to its own call', async () => {
     const inputs = Array.from({ length: 400 }, (_, i) => pattern(1 + (i % 500), i))
+    const [records, results] = [functions.allocate(8 * 400), functions.allocate(8 * 400)]
+    records.set(pattern(8 * 400))
     let cuts = 0
     const cutting = (async () => {
       for (; cuts < 10; ++cuts) {
@@ -59,6 +61,9 @@ describe.each(['native', 'node'] as const)('a cut connection to a %s worker', (r
     })()
     while (cuts < 10) {
       expect(await functions.map('echo', inputs)).toEqual(inputs)
+      results.fill(0)
+      await functions.mapRecords('echo', records, results, { inputBytes: 8, outputBytes: 8 })
+      expect(results).toEqual(records)
       await functions.invoke('sleep_ms', sleeps(20))
     }
     await cutting

@@ -14,6 +14,12 @@ export async function later(input) {
   return input
 }
 
+export async function failsOrEchoesLater(input) {
+  if (input[0] === 0xff) throw new Error('no such record')
+  await sleep(20)
+  return input
+}
+
 /** Sleeps for the milliseconds that the input says. */
 export async function sleep_ms(input) {
   await sleep(new DataView(input.buffer, input.byteOffset).getUint32(0, true))
