@@ -4,12 +4,13 @@ import type { Driver } from './driver.js'
 import { grpc } from './grpc.js'
 import { fastify, functionsFramework } from './http.js'
 import { piscina } from './piscina.js'
-import { invoke, invokeSync, map, nodeAwaited, nodeSync, warm } from './rfaas.js'
+import { invoke, invokeSync, map, mapRecords, nodeAwaited, nodeSync, warm } from './rfaas.js'
 
 export const drivers = {
   invokeSync,
   invoke,
   map,
+  mapRecords,
   warm,
   node: nodeSync,
   nodeAwaited,

@@ -16,6 +16,7 @@ const names: Readonly<Record<string, Name>> = {
   invokeSync: { label: 'rfaas invokeSync', kind: 'rfaas' },
   invoke: { label: 'rfaas await invoke', kind: 'rfaas' },
   map: { label: 'rfaas map', kind: 'rfaas' },
+  mapRecords: { label: 'rfaas mapRecords', kind: 'rfaas' },
   warm: { label: 'rfaas warm', kind: 'rfaas' },
   node: { label: 'rfaas node', kind: 'rfaas' },
   nodeAwaited: { label: 'rfaas node, awaited', kind: 'rfaas' },

@@ -36,6 +36,12 @@ export const map = driver({
   calls: mapped,
 })
 
+export const mapRecords = driver({
+  description: 'mapRecords of a native function, both sides spin, registered memory',
+  runtime: 'native',
+  calls: inRecords,
+})
+
 export const warm = driver({
   description: 'awaited invoke of a native function, both sides sleep in between',
   runtime: 'native',
@@ -163,6 +169,40 @@ function mapped(functions: Functions, name: FunctionName): Calls {
       answered((await functions.map(name, inputs, { concurrency })).at(-1)!)
     },
   }))
+}
+
+function inRecords(functions: Functions, name: FunctionName): Calls {
+  let payload = new Uint8Array(0)
+  // As many records as were ever called at a time.
+  let inputs: Uint8Array = payload
+  let outputs: Uint8Array = payload
+  let last: Uint8Array = payload
+  return {
+    operation: {
+      kind: 'batch',
+      call: async (count, concurrency) => {
+        const recordBytes = payload.byteLength
+        const bytes = count * recordBytes
+        if (inputs.byteLength < bytes) {
+          inputs = functions.allocate(bytes)
+          outputs = functions.allocate(bytes)
+          for (let at = 0; at < bytes; at += recordBytes) inputs.set(payload, at)
+        }
+        const lengths = await functions.mapRecords(
+          name,
+          inputs.subarray(0, bytes),
+          outputs.subarray(0, bytes),
+          { inputBytes: recordBytes, outputBytes: recordBytes, concurrency },
+        )
+        last = outputs.subarray(bytes - recordBytes, bytes - recordBytes + lengths.at(-1)!)
+      },
+    },
+    use: (next) => {
+      payload = Uint8Array.from(next)
+      inputs = outputs = new Uint8Array(0)
+    },
+    result: () => last,
+  }
 }
 
 /** Calls with registered input whose results are copies. */

@@ -6,6 +6,7 @@ const series: Palette['series'] = {
   invokeSync: { light: '#0b57d0', dark: '#7db1ff' },
   invoke: { light: '#00798c', dark: '#3fc9dc' },
   map: { light: '#8a2be2', dark: '#d0a0ff' },
+  mapRecords: { light: '#b5179e', dark: '#f08cf0' },
   warm: { light: '#5a4bc8', dark: '#b0a5ff' },
   node: { light: '#1a7f37', dark: '#5fd07f' },
   nodeAwaited: { light: '#5d7a00', dark: '#b5d334' },

@@ -103,7 +103,7 @@ describe('targets', () => {
 
   test('a rate is that of the best depth, and its ratio to the ring is of the same depth', () => {
     const rate = (depth: number) =>
-      point('map', {
+      point('mapRecords', {
         ...{ trial: 'depth', metric: 'calls per second', unit: '1/s', better: 'higher' },
         params: { payloadBytes: 8, depth },
       })
