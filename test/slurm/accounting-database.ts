@@ -1,8 +1,16 @@
 // The database in which a real Slurm keeps its accounting: mariadbd, which listens on a socket alone, and
 // slurmdbd before it, in a folder and on a port of their own.
-import { execFile, spawn, type ChildProcess } from 'node:child_process'
+import { execFile, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { connect } from 'node:net'
 import { hostname, tmpdir, userInfo } from 'node:os'
 import { join } from 'node:path'
@@ -10,14 +18,16 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 
 import { freePorts } from '../free-ports.js'
+import { endDaemon, startDaemon } from './daemons.js'
+import { Munge } from './munge.js'
 
 const startWithinMs = 30_000
-const endWithinMs = 10_000
 
 export class AccountingDatabase {
   readonly #folder = mkdtempSync(join(tmpdir(), 'rfaas-slurmdbd-'))
   /** In the order of their start. */
   readonly #daemons: ChildProcess[] = []
+  #munge: Munge | undefined
   #port = 0
 
   private constructor() {}
@@ -26,6 +36,9 @@ export class AccountingDatabase {
   static async start(): Promise<AccountingDatabase> {
     const database = new AccountingDatabase()
     try {
+      // Slurm's users reach the socket of munge.
+      chmodSync(database.#folder, 0o711)
+      database.#munge = await Munge.start(join(database.#folder, 'munge'))
       await database.#startMariadb()
       await database.#startSlurmdbd()
       return database
@@ -40,7 +53,13 @@ export class AccountingDatabase {
     return `AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
 AccountingStoragePort=${this.#port}
+AccountingStoragePass=${this.munge.socket}
 `
+  }
+
+  /** Of both: they believe each other. */
+  get munge(): Munge {
+    return this.#munge!
   }
 
   get logs(): string {
@@ -54,14 +73,15 @@ AccountingStoragePort=${this.#port}
   /** The cluster that it serves ends first. Idempotent. */
   async stop(): Promise<void> {
     // slurmdbd writes to mariadbd.
-    for (const daemon of this.#daemons.splice(0).reverse()) await end(daemon)
+    for (const daemon of this.#daemons.splice(0).reverse()) await endDaemon(daemon)
+    await this.#munge?.stop()
     rmSync(this.#folder, { recursive: true, force: true })
   }
 
   async #startMariadb(): Promise<void> {
     const { username } = userInfo()
-    const data = join(this.#folder, 'data')
-    mkdirSync(data)
+    const data = this.#data
+    mkdirSync(data, { mode: 0o700 })
     // Nobody else's settings. It is made for one test, so little of it and none of it safe.
     const options = [
       ...['--no-defaults', `--user=${username}`, `--datadir=${data}`],
@@ -79,8 +99,7 @@ AccountingStoragePort=${this.#port}
   async #startSlurmdbd(): Promise<void> {
     const [port = 0] = await freePorts(1)
     this.#port = port
-    const configuration = `AuthType=auth/none
-DbdHost=${hostname().split('.')[0]}
+    const configuration = `${this.munge.lines}DbdHost=${hostname().split('.')[0]}
 DbdAddr=127.0.0.1
 DbdPort=${port}
 SlurmUser=${userInfo().username}
@@ -98,14 +117,17 @@ PidFile=${join(this.#folder, 'slurmdbd.pid')}
     await this.#listening('slurmdbd', { host: '127.0.0.1', port })
   }
 
+  get #data(): string {
+    return join(this.#folder, 'data')
+  }
+
+  /** Nobody else's: it asks for no password. */
   get #socket(): string {
-    return join(this.#folder, 'mariadbd.socket')
+    return join(this.#data, 'mariadbd.socket')
   }
 
   #run(program: string, args: readonly string[], env: Record<string, string> = {}): void {
-    const child = spawn(program, args, { env: { ...process.env, ...env }, stdio: 'ignore' })
-    child.on('error', () => undefined) // whoever waits for it says what is missing
-    this.#daemons.push(child)
+    this.#daemons.push(startDaemon(program, args, { env }))
   }
 
   async #listening(program: string, at: { path: string } | { host: string; port: number }) {
@@ -122,13 +144,4 @@ PidFile=${join(this.#folder, 'slurmdbd.pid')}
       await sleep(50)
     }
   }
-}
-
-async function end(child: ChildProcess): Promise<void> {
-  if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return
-  const ended = once(child, 'exit')
-  child.kill('SIGTERM')
-  const timer = setTimeout(() => child.kill('SIGKILL'), endWithinMs)
-  await ended
-  clearTimeout(timer)
 }

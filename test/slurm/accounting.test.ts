@@ -83,7 +83,8 @@ describe('what sacct says of harvest jobs', () => {
   test('is what rfaas usage --jobs says, also of shared nodes and after a manager was killed', async () => {
     const database = await AccountingDatabase.start()
     onCleanUp(() => database.stop())
-    const slurm = await startSlurm([node('n1'), node('n2')], { lines: database.lines })
+    const { lines, munge } = database
+    const slurm = await startSlurm([node('n1'), node('n2')], { lines, munge })
     await slurm.submit('sleep 600', { cores: 1, node: 'n2' })
     await slurm.eventually('the job runs', async () =>
       (await slurm.jobs()).some(({ job_state }) => job_state === 'RUNNING'),

@@ -1,8 +1,8 @@
 // A real Slurm of this machine: slurmctld and a slurmd for each node, in a folder and on ports of their
 // own. Nodes are virtual: all on this host, each with some cores of it.
-import { execFile, spawn, type ChildProcess } from 'node:child_process'
-import { once } from 'node:events'
+import { execFile, type ChildProcess } from 'node:child_process'
 import {
+  chmodSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -19,19 +19,34 @@ import { promisify } from 'node:util'
 
 import { commandLine, naming } from '../faults/proc.js'
 import { freePorts } from '../free-ports.js'
+import { endDaemon, startDaemon } from './daemons.js'
+import { Munge } from './munge.js'
 
 const commandTimeoutMs = 20_000
 const endWithinMs = 10_000
 
 /** Why there can be none on this host. */
-export const lackOfSlurm = ['slurmctld', 'slurmd'].every((name) => existsSync(`/usr/sbin/${name}`))
+export const lackOfSlurm = ['slurmctld', 'slurmd', 'munged'].every((name) =>
+  existsSync(`/usr/sbin/${name}`),
+)
   ? undefined
-  : 'needs the Debian packages slurmctld, slurmd and slurm-client'
+  : 'needs the Debian packages slurmctld, slurmd, slurm-client and munge'
 
 export interface BatchNodeOptions {
   name: string
   cores: number
   memoryMiB: number
+}
+
+export interface BatchClusterOptions {
+  /** Between Slurm's notice to a harvest job and its end. Default 60. */
+  graceSeconds?: number
+  /** Of slurm.conf. */
+  lines?: string
+  /** Of its files. Default: one of its own. */
+  folder?: string
+  /** The one of its accounting. Default: one of its own. */
+  munge?: Munge
 }
 
 export interface BatchJob {
@@ -49,23 +64,30 @@ export interface BatchJob {
 export class BatchCluster {
   readonly folder: string
   readonly #daemons = new Map<string, ChildProcess>()
+  /** Its own. */
+  #munge: Munge | undefined
 
   private constructor(folder: string) {
     this.folder = folder
   }
 
-  /** `graceSeconds`: between Slurm's notice to a harvest job and its end. `lines`: of slurm.conf.
-   * `folder`: of its files, default one of its own. Resolves when all are idle. */
+  /** Resolves when all nodes are idle. */
   static async start(
     nodes: readonly BatchNodeOptions[],
-    { graceSeconds = 60, lines = '', folder = mkdtempSync(join(tmpdir(), 'rfaas-slurm-')) } = {},
+    options: BatchClusterOptions = {},
   ): Promise<BatchCluster> {
+    const { graceSeconds = 60, lines = '', munge } = options
+    const folder = options.folder ?? mkdtempSync(join(tmpdir(), 'rfaas-slurm-'))
     const cluster = new BatchCluster(folder)
     try {
       for (const name of ['state', 'spool', 'run', 'log'])
         mkdirSync(join(folder, name), { recursive: true })
+      // Whoever asks Slurm reads its configuration.
+      chmodSync(folder, 0o755)
+      if (munge === undefined) cluster.#munge = await Munge.start(join(folder, 'munge'))
+      const authentication = (munge ?? cluster.#munge)!.lines
       const text = await configuration(cluster.folder, nodes, graceSeconds)
-      writeFileSync(cluster.configuration, text + lines)
+      writeFileSync(cluster.configuration, text + authentication + lines)
       // Nothing is constrained by it, and slurmd starts whatever is mounted on /sys/fs/cgroup.
       writeFileSync(join(cluster.folder, 'cgroup.conf'), 'CgroupPlugin=cgroup/v1\n')
       cluster.startController()
@@ -187,7 +209,8 @@ export class BatchCluster {
 
   /** Ends jobs, then daemons; whatever is left of either is killed. Idempotent. */
   async stop(): Promise<void> {
-    if (this.#daemons.has('slurmctld')) {
+    // Without it each command of Slurm would wait for it.
+    if (this.#daemons.get('slurmctld')?.exitCode === null) {
       await this.run('scancel', ['-u', userInfo().username]).catch(() => undefined)
       // Processes of jobs outlive slurmd.
       const gone = async (): Promise<boolean> => (await this.run('squeue', ['-h'])) === ''
@@ -197,27 +220,19 @@ export class BatchCluster {
     const names = [...this.#daemons.keys()].reverse()
     await Promise.all(names.map((name) => this.#end(name, 'SIGTERM')))
     for (const pid of this.processes()) process.kill(pid, 'SIGKILL')
+    await this.#munge?.stop()
     rmSync(this.folder, { recursive: true, force: true })
   }
 
   #start(name: string, program: string, args: readonly string[]): void {
-    const child = spawn(program, ['-D', '-f', this.configuration, ...args], {
-      env: { ...process.env, ...this.env },
-      stdio: 'ignore',
-    })
-    child.on('error', () => undefined) // whoever waits for it says what is missing
-    this.#daemons.set(name, child)
+    const all = ['-D', '-f', this.configuration, ...args]
+    this.#daemons.set(name, startDaemon(program, all, { env: this.env }))
   }
 
   async #end(name: string, signal: NodeJS.Signals): Promise<void> {
     const child = this.#daemons.get(name)
     this.#daemons.delete(name)
-    if (child?.pid === undefined || child.exitCode !== null || child.signalCode !== null) return
-    const ended = once(child, 'exit')
-    child.kill(signal)
-    const timer = setTimeout(() => child.kill('SIGKILL'), endWithinMs)
-    await ended
-    clearTimeout(timer)
+    if (child !== undefined) await endDaemon(child, signal)
   }
 }
 
@@ -235,8 +250,7 @@ SlurmctldHost=${host}(127.0.0.1)
 SlurmctldPort=${controllerPort}
 SlurmUser=${username}
 SlurmdUser=${username}
-AuthType=auth/none
-CredType=cred/none
+CredType=cred/munge
 StateSaveLocation=${folder}/state
 SlurmdSpoolDir=${folder}/spool/%n
 SlurmctldPidFile=${folder}/run/slurmctld.pid

@@ -7,10 +7,11 @@ import type { TestContext } from 'vitest'
 import type { HarvestInfo } from '../../lib/control/schemas.js'
 import { Client } from '../../lib/index.js'
 import type { Daemon } from '../faults/daemon.js'
-import { BatchCluster, type BatchNodeOptions } from './batch-cluster.js'
+import { BatchCluster, type BatchClusterOptions, type BatchNodeOptions } from './batch-cluster.js'
 import { harvestInfo, metric, startHarvesting } from './harvesting.js'
 
 const cleanups: (() => unknown)[] = []
+const folders: string[] = []
 const logs: (() => string)[] = []
 
 /** For afterEach: undoes everything in reverse order. What failed shows what everybody has logged. */
@@ -18,6 +19,8 @@ export async function cleanUp({ task }: TestContext): Promise<void> {
   const texts = logs.splice(0).map((log) => log())
   if (task.result?.state === 'fail') console.error(texts.join('\n'))
   for (const undo of cleanups.splice(0).reverse()) await undo()
+  // Whoever writes to one may have been started before it was made.
+  for (const path of folders.splice(0)) rmSync(path, { recursive: true, force: true })
 }
 
 export function onCleanUp(undo: () => unknown): void {
@@ -26,7 +29,7 @@ export function onCleanUp(undo: () => unknown): void {
 
 export function temporaryFolder(): string {
   const path = mkdtempSync(join(tmpdir(), 'rfaas-harvest-'))
-  cleanups.push(() => rmSync(path, { recursive: true, force: true }))
+  folders.push(path)
   return path
 }
 
@@ -38,7 +41,7 @@ export const node = (name: string, cores = 2): BatchNodeOptions => ({
 
 export async function startSlurm(
   nodes: readonly BatchNodeOptions[],
-  options: { graceSeconds?: number; lines?: string } = {},
+  options: BatchClusterOptions = {},
 ): Promise<BatchCluster> {
   const slurm = await BatchCluster.start(nodes, options)
   cleanups.push(() => slurm.stop())
