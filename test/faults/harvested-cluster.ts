@@ -38,7 +38,7 @@ export class HarvestedCluster implements Audited {
   }
 
   static async start(folder: string, options: HarvestOptions): Promise<HarvestedCluster> {
-    const { nodes = [2], lines = '', flags, env } = options
+    const { nodes = [2], lines = '', flags, env = {} } = options
     const slurm = await BatchCluster.start(
       nodes.map((cores, index) => ({ name: `n${index + 1}`, cores, memoryMiB: 2000 })),
       { graceSeconds: graceMs / 1000, lines, folder: join(folder, 'slurm') },
@@ -48,7 +48,7 @@ export class HarvestedCluster implements Audited {
     writeFileSync(nodeConfig, JSON.stringify({ runtimeDir: folder, pool: 0 }))
     mkdirSync(join(folder, 'nodes'))
     const own = { '--slurm-node-config': nodeConfig, '--slurm-notice-ms': '3s' }
-    const manager = await startHarvesting(slurm, folder, { ...own, ...flags }, env)
+    const manager = await startHarvesting(slurm, folder, { ...own, ...flags }, { env })
     return new HarvestedCluster(folder, slurm, manager)
   }
 

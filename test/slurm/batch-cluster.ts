@@ -53,6 +53,7 @@ export interface BatchJob {
   job_id: number
   job_state: string
   name: string
+  user_name: string
   partition: string
   nodes: string
   cpus: number
@@ -155,11 +156,12 @@ export class BatchCluster {
   /** A regular job, which preempts; its number. */
   async submit(
     script: string,
-    { cores = 1, memoryMiB = 128, node = '', held = false } = {},
+    { cores = 1, memoryMiB = 128, node = '', held = false, name = 'regular', comment = '' } = {},
   ): Promise<number> {
     const args = ['--parsable', '-p', 'batch', `-c${cores}`, `--mem=${memoryMiB}M`, '-t', '10']
     if (node !== '') args.push('-w', node)
     if (held) args.push('--hold')
+    args.push(`--job-name=${name}`, `--comment=${comment}`)
     const output = `--output=${join(this.folder, 'log/job-%j.out')}`
     return Number(await this.run('sbatch', [...args, output, `--wrap=${script}`]))
   }
@@ -211,7 +213,9 @@ export class BatchCluster {
   async stop(): Promise<void> {
     // Without it each command of Slurm would wait for it.
     if (this.#daemons.get('slurmctld')?.exitCode === null) {
-      await this.run('scancel', ['-u', userInfo().username]).catch(() => undefined)
+      for (const partition of ['batch', 'faas']) {
+        await this.run('scancel', ['-p', partition]).catch(() => undefined)
+      }
       // Processes of jobs outlive slurmd.
       const gone = async (): Promise<boolean> => (await this.run('squeue', ['-h'])) === ''
       const giveUp = performance.now() + endWithinMs

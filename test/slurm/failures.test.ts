@@ -73,7 +73,7 @@ describe('a Slurm that fails costs no running lease', () => {
     const harvest = await startHarvest(
       slurm,
       { '--slurm-command-timeout-ms': '2s' },
-      { PATH: `${folder}:${process.env['PATH']}` },
+      { env: { PATH: `${folder}:${process.env['PATH']}` } },
     )
     const lease = await harvest.client.lease(oneCore)
     const functions = await lease.deploy(nativePackage(), deployOptions)

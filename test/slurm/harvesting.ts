@@ -3,15 +3,16 @@ import { join } from 'node:path'
 
 import { request } from '../../lib/control/http.js'
 import { HarvestInfo } from '../../lib/control/schemas.js'
-import { Daemon } from '../faults/daemon.js'
+import { Daemon, type DaemonOptions } from '../faults/daemon.js'
 import type { BatchCluster } from './batch-cluster.js'
 
-/** `flags`: of the resource manager, instead of what is given here. */
+/** `flags`: of the resource manager, instead of what is given here. Slurm's environment is added to
+ * `options`. */
 export function startHarvesting(
   slurm: BatchCluster,
   folder: string,
   flags: Readonly<Record<string, string>> = {},
-  env: Readonly<Record<string, string>> = {},
+  { env, wrap }: DaemonOptions = {},
 ): Promise<Daemon> {
   const options: Record<string, string> = {
     '--port': '0',
@@ -31,7 +32,10 @@ export function startHarvesting(
   const args = Object.entries(options).flatMap(([flag, value]) =>
     value === '' ? [flag] : [flag, value],
   )
-  return Daemon.start(['resource-manager', ...args], { env: { ...slurm.env, ...env } })
+  return Daemon.start(['resource-manager', ...args], {
+    env: { ...slurm.env, ...env },
+    ...(wrap !== undefined && { wrap }),
+  })
 }
 
 export function harvestInfo(url: string): Promise<HarvestInfo> {

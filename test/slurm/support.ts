@@ -6,7 +6,7 @@ import type { TestContext } from 'vitest'
 
 import type { HarvestInfo } from '../../lib/control/schemas.js'
 import { Client } from '../../lib/index.js'
-import type { Daemon } from '../faults/daemon.js'
+import type { Daemon, DaemonOptions } from '../faults/daemon.js'
 import { BatchCluster, type BatchClusterOptions, type BatchNodeOptions } from './batch-cluster.js'
 import { harvestInfo, metric, startHarvesting } from './harvesting.js'
 
@@ -61,9 +61,9 @@ export interface Harvest {
 export async function startHarvest(
   slurm: BatchCluster,
   flags: Record<string, string> = {},
-  env: Record<string, string> = {},
+  options: DaemonOptions = {},
 ): Promise<Harvest> {
-  const manager = await startHarvesting(slurm, temporaryFolder(), flags, env)
+  const manager = await startHarvesting(slurm, temporaryFolder(), flags, options)
   cleanups.push(() => manager.end('SIGTERM'))
   logs.push(() => `── resource manager\n${manager.log}`)
   const client = await Client.connect(manager.url)

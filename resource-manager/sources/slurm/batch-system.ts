@@ -162,7 +162,7 @@ export class BatchSystem {
     const why = error.description ?? error.error ?? 'an error without a name'
     throw new RfaasError(
       'ERR_RFAAS_UNAVAILABLE',
-      `${program} says: ${why.slice(0, 500)} (does slurmctld answer?)`,
+      `${program} says: ${why.slice(0, 500)} (does slurmctld answer, and does PrivateData hide nothing from this user?)`,
     )
   }
 }
