@@ -5,6 +5,7 @@ import { randomBytes } from 'node:crypto'
 import { chownSync, copyFileSync, existsSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import type { Logger } from '../../lib/control/log.js'
+import { runtimeBytes } from '../../lib/control/memory.js'
 import type { ExecutorRequest, Runtime } from '../../lib/control/schemas.js'
 import type { Cgroup } from './cgroups.js'
 import type { Confinement } from './confinement.js'
@@ -18,7 +19,6 @@ const MiB = 2 ** 20
 // What a worker itself needs beside its buffers and its functions' memory, which are the lease's.
 // Of private memory that can be written a JavaScript engine takes a lot and touches little.
 const runtimeDataBytes = { native: 64 * MiB, node: 256 * MiB } as const
-const runtimeGroupBytes = 64 * MiB
 const mostTmpBytes = 64 * MiB
 const processesPerWorker = 128
 const filesPerWorker = 1024
@@ -81,7 +81,7 @@ export class Enclosure {
     this.#share = share
     this.#cpuMsBefore = this.#cgroup?.cpuMs ?? 0
     this.#cgroup?.limit({
-      memoryBytes: memoryBytes + cores.length * runtimeGroupBytes,
+      memoryBytes: memoryBytes + cores.length * runtimeBytes,
       processes: cores.length * processesPerWorker,
       cores,
     })

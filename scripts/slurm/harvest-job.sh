@@ -14,11 +14,12 @@
 # GraceTime of at least 35.
 #SBATCH --signal=B:TERM@35
 
+# Not lent: 192 MiB for the executor manager, and 64 MiB for the worker of each core.
 # exec: Slurm signals the batch shell, which the executor manager has to become.
 exec rfaas executor-manager \
     --config /etc/rfaas/executor-manager.json \
     --resource-manager https://manager.cluster:7070 \
     --name "$SLURMD_NODENAME" --host "$SLURMD_NODENAME" --port 0 \
-    --cores "$SLURM_CPUS_ON_NODE" --memory-bytes 7936MiB \
+    --cores "$SLURM_CPUS_ON_NODE" --memory-bytes 7744MiB \
     --data-dir "$HOME/.local/state/rfaas/harvest/$SLURMD_NODENAME" \
     --notice-ms 30s --job "$SLURM_JOB_ID"

@@ -19,6 +19,7 @@ import { promisify } from 'node:util'
 
 import { commandLine, naming } from '../faults/proc.js'
 import { freePorts } from '../free-ports.js'
+import { controlGroups, removeGroupsOf } from './control-groups.js'
 import { endDaemon, startDaemon } from './daemons.js'
 import { Munge } from './munge.js'
 
@@ -47,6 +48,9 @@ export interface BatchClusterOptions {
   folder?: string
   /** The one of its accounting. Default: one of its own. */
   munge?: Munge
+  /** Jobs are held to their memory and cores by control groups. They are the host's, and called like the
+   * nodes: no other cluster may have nodes of these names. Default: jobs are bound to their cores only. */
+  constrained?: boolean
 }
 
 export interface BatchJob {
@@ -67,6 +71,8 @@ export class BatchCluster {
   readonly #daemons = new Map<string, ChildProcess>()
   /** Its own. */
   #munge: Munge | undefined
+  /** Nodes with control groups. */
+  #constrained: string[] = []
 
   private constructor(folder: string) {
     this.folder = folder
@@ -77,7 +83,7 @@ export class BatchCluster {
     nodes: readonly BatchNodeOptions[],
     options: BatchClusterOptions = {},
   ): Promise<BatchCluster> {
-    const { graceSeconds = 60, lines = '', munge } = options
+    const { graceSeconds = 60, lines = '', munge, constrained = false } = options
     const folder = options.folder ?? mkdtempSync(join(tmpdir(), 'rfaas-slurm-'))
     const cluster = new BatchCluster(folder)
     try {
@@ -88,9 +94,10 @@ export class BatchCluster {
       if (munge === undefined) cluster.#munge = await Munge.start(join(folder, 'munge'))
       const authentication = (munge ?? cluster.#munge)!.lines
       const text = await configuration(cluster.folder, nodes, graceSeconds)
-      writeFileSync(cluster.configuration, text + authentication + lines)
-      // Nothing is constrained by it, and slurmd starts whatever is mounted on /sys/fs/cgroup.
-      writeFileSync(join(cluster.folder, 'cgroup.conf'), 'CgroupPlugin=cgroup/v1\n')
+      const bounds = constrained ? controlGroups : bound
+      writeFileSync(cluster.configuration, text + bounds.slurm + authentication + lines)
+      writeFileSync(join(cluster.folder, 'cgroup.conf'), bounds.cgroup)
+      if (constrained) cluster.#constrained = nodes.map(({ name }) => name)
       cluster.startController()
       for (const { name } of nodes) cluster.startNode(name)
       await cluster.eventually('every node is idle', async () => {
@@ -225,6 +232,7 @@ export class BatchCluster {
     await Promise.all(names.map((name) => this.#end(name, 'SIGTERM')))
     for (const pid of this.processes()) process.kill(pid, 'SIGKILL')
     await this.#munge?.stop()
+    for (const node of this.#constrained) removeGroupsOf(node)
     rmSync(this.folder, { recursive: true, force: true })
   }
 
@@ -238,6 +246,12 @@ export class BatchCluster {
     this.#daemons.delete(name)
     if (child !== undefined) await endDaemon(child, signal)
   }
+}
+
+/** slurmd starts whatever is mounted on /sys/fs/cgroup. */
+const bound = {
+  slurm: 'ProctrackType=proctrack/linuxproc\nTaskPlugin=task/affinity\n',
+  cgroup: 'CgroupPlugin=cgroup/v1\n',
 }
 
 async function configuration(
@@ -262,8 +276,6 @@ SlurmdPidFile=${folder}/run/slurmd-%n.pid
 SlurmctldLogFile=${folder}/log/slurmctld.log
 SlurmdLogFile=${folder}/log/slurmd-%n.log
 MailProg=/bin/true
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/affinity
 JobAcctGatherType=jobacct_gather/none
 MpiDefault=none
 SwitchType=switch/none

@@ -115,7 +115,12 @@ describe('what is harvested', () => {
   })
 
   it('is not what has too little memory', () => {
-    expect(started([batchNode('n1', 0, { memoryMiB: 400 })], [])).toEqual([])
+    expect(started([batchNode('n1', 0, { cores: 1, memoryMiB: 511 })], [])).toEqual([])
+    expect(started([batchNode('n1', 0, { cores: 1, memoryMiB: 512 })], [])).toEqual([
+      ['n1', 1, 512],
+    ])
+    // Each worker takes some beside its lease's.
+    expect(started([batchNode('n1', 0, { memoryMiB: 512 })], [])).toEqual([])
   })
 })
 
@@ -296,7 +301,7 @@ describe('a harvest job', () => {
     const part = { batchNode: batchNode('n1'), node: 'n1', cores: 4, memoryMiB: 8000, whole: false }
     const script = jobScript(part, mine.resourceManager, config)
     expect(script).toContain(`--data-dir '/var/o'\\''clock/n1'`)
-    expect(script).toContain('--memory-bytes 7808MiB')
+    expect(script).toContain('--memory-bytes 7552MiB')
     expect(script).toMatch(/^bound=.*nproc/)
     expect(jobScript({ ...part, whole: true }, mine.resourceManager, config)).toMatch(/^exec nice/)
   })

@@ -2,10 +2,7 @@
 import { join } from 'node:path'
 import { packageRoot } from '../../../lib/package-root.js'
 import type { SlurmConfig } from './options.js'
-import type { NewJob } from './planning.js'
-
-// Of the job's memory, for the executor manager itself.
-const ownMemoryMiB = 192
+import { ownMemoryMiB, type NewJob } from './planning.js'
 
 /** It `exec`s, so that the executor manager is who Slurm signals. */
 export function jobScript(job: NewJob, resourceManager: string, config: SlurmConfig): string {
@@ -20,7 +17,7 @@ export function jobScript(job: NewJob, resourceManager: string, config: SlurmCon
     ...['--name', node],
     ...['--host', batchNode.address, '--port', '0'],
     ...['--cores', `${cores}`],
-    ...['--memory-bytes', `${memoryMiB - ownMemoryMiB}MiB`],
+    ...['--memory-bytes', `${memoryMiB - ownMemoryMiB(cores)}MiB`],
     ...['--data-dir', join(dataDir, node)],
     ...['--notice-ms', `${noticeMs}ms`],
   ]

@@ -1,5 +1,6 @@
 // Which harvest jobs to start and which to give back, from what Slurm says. Pure: the source carries it
 // out, and whatever it decides Slurm has the last word.
+import { runtimeBytes } from '../../../lib/control/memory.js'
 import type { SlurmConfig } from './options.js'
 
 /** A node of the harvest jobs' partition. */
@@ -44,8 +45,15 @@ export interface Plan {
 
 export type Limits = Pick<SlurmConfig, 'cap' | 'reserve' | 'memoryReserveMiB' | 'shared'>
 
-/** Less is not worth an executor manager, which takes part of it. */
-export const minMemoryMiB = 512
+const managerMiB = 192
+// Less is not worth an executor manager.
+const leastLentMiB = 256
+
+/** Of a job's memory, what is not lent: for the executor manager, and for what leases take beside their own.
+ * All that runs in the job has to fit in it, or Slurm's control group ends whatever is the largest. */
+export function ownMemoryMiB(cores: number): number {
+  return managerMiB + cores * (runtimeBytes / 2 ** 20)
+}
 
 /** `free`: whether a node of that name can be made now; `ready`: whether a batch node may get a job now. */
 export function plan(
@@ -78,7 +86,7 @@ export function plan(
     const idleMiB = batchNode.memoryMiB - batchNode.allocatedMemoryMiB - limits.memoryReserveMiB
     // Cores that are left idle are worth nothing without memory.
     const memoryMiB = Math.floor((idleMiB * cores) / unallocated(batchNode))
-    if (cores < 1 || memoryMiB < minMemoryMiB) continue
+    if (cores < 1 || memoryMiB < ownMemoryMiB(cores) + leastLentMiB) continue
     // One at a time: the next look shows what became of it.
     if (present.some(({ state }) => state !== 'running')) continue
     const others = batchNode.allocatedCores - sum(present, (job) => job.cores)
