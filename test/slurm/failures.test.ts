@@ -1,5 +1,4 @@
 // A batch system that dies, hangs or talks nonsense, and jobs that end without a word.
-import { chmodSync, mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'
 
@@ -7,6 +6,7 @@ import { request } from '../../lib/control/http.js'
 import { UsageEntries } from '../../lib/control/schemas.js'
 import type { Functions } from '../../lib/index.js'
 import { bytes, deployOptions, nativePackage } from '../integration/support.js'
+import { FalseCommands } from './false-commands.js'
 import {
   cleanUp,
   node,
@@ -63,18 +63,9 @@ describe('a Slurm that fails costs no running lease', () => {
 
   test('when its answers are garbage, empty, forged or never come', async () => {
     const slurm = await startSlurm([node('n1')])
-    // Stands before the real commands as soon as it is there.
-    const folder = join(temporaryFolder(), 'bin')
-    mkdirSync(folder)
-    const answer = (program: string, script: string): void => {
-      writeFileSync(join(folder, program), `#!/bin/sh\n${script}\n`)
-      chmodSync(join(folder, program), 0o755)
-    }
-    const harvest = await startHarvest(
-      slurm,
-      { '--slurm-command-timeout-ms': '2s' },
-      { env: { PATH: `${folder}:${process.env['PATH']}` } },
-    )
+    const commands = new FalseCommands(join(temporaryFolder(), 'bin'))
+    const flags = { '--slurm-command-timeout-ms': '2s' }
+    const harvest = await startHarvest(slurm, flags, { env: commands.env })
     const lease = await harvest.client.lease(oneCore)
     const functions = await lease.deploy(nativePackage(), deployOptions)
     for (const [program, script, why] of [
@@ -88,17 +79,17 @@ describe('a Slurm that fails costs no running lease', () => {
       ['squeue', 'echo lost >&2; exit 7', /squeue ended with exit code 7: lost/],
       ['sinfo', 'sleep 600 & sleep 600', /sinfo did not answer within 2000 ms/],
     ] as const) {
-      answer(program, script)
+      commands.answer(program, script)
       await isToldAndGoesOn(harvest, functions, why)
-      answer(program, `exec /usr/bin/${program} "$@"`)
+      commands.restore(program)
       await slurm.eventually('it is well again', async () => {
         return (await harvest.info()).state === 'ok'
       })
     }
     // What makes sense and is wrong: no job is ours, no node is there.
-    answer('squeue', `echo '{"errors":[],"jobs":[]}'`)
+    commands.answer('squeue', `echo '{"errors":[],"jobs":[]}'`)
     await slurm.eventually('no job is known', async () => (await harvest.info()).jobs.length === 0)
-    answer('sinfo', `echo '{"errors":[],"nodes":[]}'`)
+    commands.answer('sinfo', `echo '{"errors":[],"nodes":[]}'`)
     await slurm.eventually(
       'no node is known',
       async () => (await harvest.info()).nodes.length === 0,

@@ -1,13 +1,16 @@
 // The batch system that nodes come from: a real Slurm, whose harvest jobs run the executor managers.
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 import type { Client, Functions, Lease, LeaseOptions } from '../../../lib/index.js'
-import { outcomeOf, recovered, Traffic, word } from '../calls.js'
 import type { BatchCluster, BatchJob } from '../../slurm/batch-cluster.js'
-import type { HarvestedCluster } from '../harvested-cluster.js'
+import { FalseCommands } from '../../slurm/false-commands.js'
+import { outcomeOf, recovered, sleepers, summary, Traffic, word } from '../calls.js'
+import type { HarvestedCluster, HarvestOptions } from '../harvested-cluster.js'
 import { nativePackage } from '../packages.js'
-import { isAlive, until } from '../proc.js'
+import { isAlive, signal, until, workersOf } from '../proc.js'
 import type { Scenario } from '../scenario.js'
 import { deployOptions, type Stage } from '../stage.js'
 
@@ -26,8 +29,8 @@ interface Harvested {
   functions: Functions
 }
 
-async function harvested(stage: Stage): Promise<Harvested> {
-  const cluster = await stage.harvested({})
+async function harvested(stage: Stage, options: HarvestOptions = {}): Promise<Harvested> {
+  const cluster = await stage.harvested(options)
   const client = await stage.client(cluster)
   const lease = await stage.lease(client, { ...leaseOptions, wait: '30s' })
   const functions = await lease.deploy(nativePackage(), deployOptions)
@@ -77,6 +80,40 @@ export const batchSystem: Scenario[] = [
     },
   },
   {
+    name: 'slurm-answers-nonsense',
+    fault: 'The answers of sinfo are cut off, then those of squeue are no JSON, calls in flight',
+    promise:
+      'No call fails and no lease ends; what is free can be leased; the reason is told, and harvesting goes on with the same jobs when answers make sense again.',
+    needs: 'slurm',
+    async run(stage) {
+      const commands = new FalseCommands(join(stage.folder, 'bin'))
+      const { cluster, job, client, lease, functions } = await harvested(stage, {
+        env: commands.env,
+      })
+      const traffic = new Traffic(functions)
+      const told = async (reason: RegExp): Promise<boolean> =>
+        reason.test((await cluster.info()).reason ?? '')
+      commands.answer('sinfo', '/usr/bin/sinfo "$@" | head -c 1000')
+      await until('sinfo is known to fail', () => told(/^sinfo printed what is not JSON/))
+      await (await stage.lease(client, leaseOptions)).release()
+      commands.answer('squeue', 'echo slurm_load_jobs: try again later')
+      commands.restore('sinfo')
+      await until('squeue is known to fail', () => told(/^squeue printed what is not JSON/))
+      await (await stage.lease(client, leaseOptions)).release()
+      commands.restore('squeue')
+      const recoveredMs = await until(
+        'Slurm is used again',
+        async () => (await cluster.info()).state === 'ok',
+      )
+      assert.equal((await cluster.runningJob()).job_id, job.job_id)
+      const { answered, failures } = await traffic.stop()
+      assert.deepEqual(failures, [])
+      const [known] = (await client.leases()).filter(({ id }) => id === lease.id)
+      assert.equal(known?.state, 'active')
+      return { seen: `${answered} ok, same job, same lease`, recoveredMs }
+    },
+  },
+  {
     name: 'slurmd-killed',
     fault: 'SIGKILL of the slurmd of a harvested node, calls in flight, and a new start',
     promise:
@@ -106,6 +143,35 @@ export const batchSystem: Scenario[] = [
       await until('the old job has ended', () => !isAlive(executorManager), slurmMs)
       const recoveredMs = await harvestedAgain(stage, client)
       return { seen: `${traffic.answered} ok, then lease ended; harvested again`, recoveredMs }
+    },
+  },
+  {
+    name: 'harvest-job-killed',
+    fault: 'SIGKILL of the executor manager inside its harvest job, calls in flight',
+    promise:
+      'Its workers die with it: calls in flight end with ERR_RFAAS_WORKER_LOST and `mayHaveRun`; when Slurm says that the job has failed its lease is closed, and the machine is harvested again after a pause.',
+    needs: 'slurm',
+    async run(stage) {
+      const { cluster, slurm, job, client, lease, functions } = await harvested(stage)
+      const executorManager = cluster.executorManagerOf(job)
+      const workers = workersOf(executorManager)
+      const calls = sleepers(functions, 4, 30_000, 60_000)
+      await sleep(300)
+      signal([executorManager], 'SIGKILL')
+      const outcomes = await calls
+      for (const { code, mayHaveRun } of outcomes) {
+        assert.deepEqual([code, mayHaveRun], ['ERR_RFAAS_WORKER_LOST', true])
+      }
+      await until('its workers have ended', () => !workers.some(isAlive))
+      await until(
+        'the lease is closed',
+        async () => (await client.leases()).find(({ id }) => id === lease.id)?.state === 'closed',
+        slurmMs,
+      )
+      assert.equal((await slurm.job(job.job_id)).job_state, 'FAILED')
+      await assert.rejects(lease.renew(), { code: 'ERR_RFAAS_LEASE_ENDED' })
+      const recoveredMs = await harvestedAgain(stage, client)
+      return { seen: `${summary(outcomes)}; harvested again`, recoveredMs }
     },
   },
   {
