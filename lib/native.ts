@@ -82,6 +82,8 @@ export interface NativeConstants {
   /** Of `NativeInvoker.submit()`. */
   readonly answered: number
   readonly outcomeBatch: number
+  readonly spawnPipe: number
+  readonly spawnNull: number
   /** Requests that `callRecord.queue` has room for. */
   readonly queueRoom: number
   readonly callStatuses: Readonly<Record<NativeCallStatus, number>>
@@ -335,6 +337,17 @@ export interface NativeAddon {
   /** Opens or makes `path` and locks it: a descriptor that holds the lock while it is open anywhere,
    * also in processes that inherit it; -EAGAIN when another one does. */
   lockFile(path: string): number
+  /** Starts the program in the root folder; its descriptors 0, 1, 2 … are those of this process, or of
+   * `spawnPipe` or `spawnNull`. `environment`: KEY=value. `onExit` has the exit code or the number of the
+   * signal, and the CPU time of the process and all below it that were waited for. Throws
+   * ERR_RFAAS_EXECUTOR. */
+  spawn(
+    path: string,
+    args: readonly string[],
+    environment: readonly string[],
+    descriptors: readonly number[],
+    onExit: (code: number | null, signal: number | null, cpuMs: number) => void,
+  ): { pid: number; pipes: (number | null)[] }
   providers(): NativeProviderStatus[]
   /** `name` empty: the first usable device. */
   openDevice(provider: string, name: string): NativeDevice

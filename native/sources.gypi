@@ -22,6 +22,7 @@
     "addon_sources": [
       "native/addon/module.cc",
       "native/addon/util/error.cc",
+      "native/addon/child_process.cc",
       "native/addon/device.cc",
       "native/addon/memory_region.cc",
       "native/addon/completion_queue.cc",

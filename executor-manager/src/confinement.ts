@@ -1,7 +1,6 @@
 // What keeps a tenant's functions away from the host and from one another: layers, each of which a
 // host may lack. They are found out once, at start, by really confining a program that does nothing.
 // From then on every worker gets all of them, or it does not start.
-import type { Readable } from 'node:stream'
 import { inspect } from '../../lib/control/check.js'
 import { RfaasError } from '../../lib/errors.js'
 import { Cgroups } from './cgroups.js'
@@ -200,19 +199,20 @@ async function tryOnce(
     const program = { command: sandboxProgram(), args: ['--nothing'] }
     const { child, assign } = spawnConfined(program, settings, {}, claim?.lock)
     assign({ tmp_bytes: 2 ** 20, processes: 16, files: 64 })
-    const timer = setTimeout(() => child.kill('SIGKILL'), probeMs)
+    const timer = setTimeout(() => child.kill(), probeMs)
     let said: UnconfinedEvent | undefined
-    readLines(child.stdio[3] as Readable, maxEventBytes, {
+    const events = child.pipes[3]!
+    const heard = new Promise((resolve) => events.once('close', resolve))
+    readLines(events, maxEventBytes, {
       line: (text) => (said ??= parse(text)),
       tooLong: () => 'end',
     })
-    const outcome = await new Promise<string>((resolve) => {
-      child.once('error', (error) => resolve(error.message))
-      child.once('close', (code, signal) => resolve(signal ?? String(code)))
-    })
+    const [{ code, signal }] = await Promise.all([child.exited, heard])
     clearTimeout(timer)
-    if (outcome === '0') return undefined
-    return said ?? { event: 'unconfined', layer: 'start', message: `ended with ${outcome}` }
+    for (const pipe of child.pipes) pipe?.destroy()
+    if (code === 0) return undefined
+    const message = `ended with ${signal ?? code}`
+    return said ?? { event: 'unconfined', layer: 'start', message }
   } finally {
     if (claim !== undefined) uids?.release(claim)
   }

@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from '../../lib/control/log.js'
 import type { Runtime } from '../../lib/control/schemas.js'
 import type { Enclosure } from './enclosure.js'
+import type { WorkerProcess } from './worker-process.js'
 
 // The start that took a worker away is not held up by its replacement.
 const refillMs = 20
@@ -78,16 +79,26 @@ export class Pool {
     const { enclose, logger } = this.#options
     const enclosure = enclose()
     const waiting = this.#waiting.get(runtime)!
-    const { ended } = enclosure.prepare(runtime, logger)
+    let worker: WorkerProcess
+    try {
+      worker = enclosure.prepare(runtime, logger)
+    } catch (error) {
+      this.#close(enclosure)
+      throw error
+    }
     waiting.push(enclosure)
-    void ended.then(({ cause }) => {
+    void worker.ended.then(({ cause }) => {
       const place = waiting.indexOf(enclosure)
       if (place === -1) return
       waiting.splice(place, 1)
       logger.warn({ cause, runtime }, 'a worker ended while it waited in the pool')
-      const closing = enclosure.close().finally(() => this.#closing.delete(closing))
-      this.#closing.add(closing)
+      this.#close(enclosure)
       setTimeout(() => this.fill(), retryMs).unref()
     })
+  }
+
+  #close(enclosure: Enclosure): void {
+    const closing = enclosure.close().finally(() => this.#closing.delete(closing))
+    this.#closing.add(closing)
   }
 }

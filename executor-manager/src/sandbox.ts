@@ -1,11 +1,10 @@
 // What the launcher (native/sandbox) is told, and how it is started.
-import { spawn, type ChildProcess } from 'node:child_process'
 import { existsSync, lstatSync, realpathSync } from 'node:fs'
 import { join } from 'node:path'
-import type { Writable } from 'node:stream'
 import { Type, type Static } from 'typebox'
 import { RfaasError } from '../../lib/errors.js'
 import { packageRoot } from '../../lib/package-root.js'
+import { Child } from './child.js'
 import { sandboxProgram, type Program } from './paths.js'
 
 /** In the order in which people read about them; the launcher knows them by these names. */
@@ -71,7 +70,7 @@ export const startedFd = 5
 /** A program in its sandbox. */
 export interface Confined {
   /** Its pipes are those of a worker: 0 to 2, and 3 for events. */
-  child: ChildProcess
+  child: Child
   /** Once. */
   assign(assignment: Assignment): void
   /** Instead: nothing will come, everything inside ends. */
@@ -83,22 +82,20 @@ export interface Confined {
 export function spawnConfined(
   program: Program,
   settings: PlaceSettings,
-  env: NodeJS.ProcessEnv,
+  env: Readonly<Record<string, string>>,
   held: number | undefined,
 ): Confined {
   const place = encodePart(settings)
-  const child = spawn(sandboxProgram(), ['--', program.command, ...program.args], {
-    stdio: ['pipe', 'pipe', 'pipe', 'pipe', 'pipe', held ?? 'ignore'],
-    env,
-    cwd: '/',
-  })
-  const inbox = child.stdio[4] as Writable | null | undefined
-  inbox?.on('error', () => undefined) // it has ended already; its exit says why
-  inbox?.write(place)
+  const launcher = { command: sandboxProgram(), args: ['--', program.command, ...program.args] }
+  const pipes = ['write', 'read', 'read', 'read', 'write'] as const
+  const child = new Child(launcher, env, [...pipes, held ?? 'null'])
+  const inbox = child.pipes[4]!
+  inbox.write(place)
+  void child.exited.then(() => inbox.destroy())
   return {
     child,
-    assign: (assignment) => inbox?.end(encodePart(assignment)),
-    dismiss: () => inbox?.end(),
+    assign: (assignment) => inbox.end(encodePart(assignment)),
+    dismiss: () => inbox.end(),
   }
 }
 

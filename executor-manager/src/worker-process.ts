@@ -2,11 +2,11 @@
 // or when it is, and then given its work, once. Everything that it sends is hostile until checked. It
 // is configured through its stdin (nothing secret in argv or environment), which stays open: its end
 // tells the worker that the manager is gone.
-import type { ChildProcess } from 'node:child_process'
 import { rmSync } from 'node:fs'
-import type { Readable } from 'node:stream'
+import type { Socket } from 'node:net'
 import type { Logger } from '../../lib/control/log.js'
 import { RfaasError } from '../../lib/errors.js'
+import type { Child, ChildExit } from './child.js'
 import type { Enclosure } from './enclosure.js'
 import { RateLimit, readLines } from './lines.js'
 import type { Program } from './paths.js'
@@ -17,7 +17,7 @@ import {
   type Confined,
   type PlaceSettings,
 } from './sandbox.js'
-import { cpuMeter } from './usage.js'
+import { processCpuMs } from './usage.js'
 import { parseWorkerEvent, type ServedCalls, type WorkerEvent } from './worker-events.js'
 
 // 4096 names of 127 characters fit, JSON around them included.
@@ -80,7 +80,7 @@ export class WorkerProcess {
 
   readonly #enclosure: Enclosure
   readonly #confined: Confined
-  readonly #child: ChildProcess
+  readonly #child: Child
   readonly #events = new RateLimit(maxEventsPerSecond)
   #logger: Logger
   #work: Work | undefined
@@ -91,6 +91,7 @@ export class WorkerProcess {
   /** Of its enclosure and of itself, when it was given its work. */
   #outOfMemory = 0
   #cpuMsBefore = 0
+  #cpuMsSeen = 0
   #settleReady!: { resolve: (ready: WorkerReady) => void; reject: (error: RfaasError) => void }
   #isReady = false
   #expected = false
@@ -112,12 +113,9 @@ export class WorkerProcess {
     this.#confined = spawnConfined(program, place, env, enclosure.held)
     this.#child = this.#confined.child
     this.ended = this.#watchEnd()
-    if (this.#child.pid === undefined) return
-    cpuMeter.watch(this.#child.pid)
-    this.#readEvents(this.#child.stdio[3] as Readable)
-    this.#logOutput(this.#child.stdout as Readable, 'stdout')
-    this.#logOutput(this.#child.stderr as Readable, 'stderr')
-    this.#child.stdin?.on('error', () => undefined) // it has ended already; its exit says why
+    this.#logOutput(this.#pipe(1), 'stdout')
+    this.#logOutput(this.#pipe(2), 'stderr')
+    this.#readEvents(this.#pipe(3))
   }
 
   /** Once. */
@@ -134,26 +132,28 @@ export class WorkerProcess {
     this.#confined.assign(work.assignment)
   }
 
-  get pid(): number | undefined {
+  get pid(): number {
     return this.#child.pid
   }
 
   /** So far; the whole is in `ended`. */
   get cpuMs(): number {
-    if (this.#child.pid === undefined) return 0
-    return cpuMeter.current(this.#child.pid) - this.#cpuMsBefore
+    if (this.#gone) return 0
+    // A process below that ends while we look may be missing for once.
+    this.#cpuMsSeen = Math.max(this.#cpuMsSeen, processCpuMs(this.#child.pid) ?? 0)
+    return this.#cpuMsSeen - this.#cpuMsBefore
   }
 
   /** New calls are refused from now on: the lease is being revoked. Running ones finish. */
   drain(): void {
     if (!this.#isConfined) this.#pending += 'drain\n'
-    else if (!this.#gone) this.#child.stdin?.write('drain\n')
+    else if (!this.#gone) this.#pipe(0).write('drain\n')
   }
 
   /** Lets the running call finish, for at most `graceMs`; then the process is killed. */
   async stop(graceMs: number): Promise<WorkerEnd> {
     this.#expected = true
-    if (this.#isReady && graceMs > 0) this.#child.stdin?.write('stop\n')
+    if (this.#isReady && graceMs > 0) this.#pipe(0).write('stop\n')
     else this.kill()
     const timer = setTimeout(() => this.kill(), graceMs)
     const end = await this.ended
@@ -172,10 +172,14 @@ export class WorkerProcess {
 
   kill(): void {
     this.#expected = true
-    if (!this.#gone) this.#child.kill('SIGKILL')
+    this.#child.kill()
   }
 
-  #readEvents(stream: Readable): void {
+  #pipe(descriptor: 0 | 1 | 2 | 3): Socket {
+    return this.#child.pipes[descriptor]!
+  }
+
+  #readEvents(stream: Socket): void {
     readLines(stream, maxEventBytes, {
       line: (text) => this.#takeLine(text),
       tooLong: () => {
@@ -205,7 +209,7 @@ export class WorkerProcess {
           return this.#fail('said at the wrong time that it is confined')
         }
         this.#isConfined = true
-        this.#child.stdin?.write(this.#pending)
+        this.#pipe(0).write(this.#pending)
         return
       case 'ready':
         if (!this.#isConfined || this.#isReady) {
@@ -253,7 +257,7 @@ export class WorkerProcess {
     this.#running = { function: known ? name : undefined, requestId: request }
   }
 
-  #logOutput(stream: Readable, name: 'stdout' | 'stderr'): void {
+  #logOutput(stream: Socket, name: 'stdout' | 'stderr'): void {
     const lines = new RateLimit(maxOutputLinesPerSecond)
     readLines(stream, maxOutputLineBytes, {
       line: (text) => {
@@ -268,40 +272,21 @@ export class WorkerProcess {
   /** The worker broke the protocol or a limit: it ends, and `cause` is why. */
   #fail(cause: string): void {
     this.#failure ??= { cause, code: 'ERR_RFAAS_EXECUTOR' }
-    if (!this.#gone) this.#child.kill('SIGKILL')
+    this.#child.kill()
   }
 
   async #watchEnd(): Promise<WorkerEnd> {
-    const child = this.#child
-    const outcome = await new Promise<{
-      code: number | null
-      signal: string | null
-      cpuMs: number
-    }>((resolve) => {
-      child.once('exit', (code, signal) => {
-        this.#gone = true
-        const measured = child.pid === undefined ? Promise.resolve(0) : cpuMeter.ended(child.pid)
-        void measured.then((cpuMs) => resolve({ code, signal, cpuMs }))
-      })
-      child.once('error', (error) => {
-        if (child.pid !== undefined) return // a signal could not be sent: the exit tells more
-        this.#gone = true
-        this.#failure ??= {
-          cause: `cannot be started: ${error.message}`,
-          code: 'ERR_RFAAS_EXECUTOR',
-        }
-        resolve({ code: null, signal: null, cpuMs: 0 })
-      })
-    })
+    const exit = await this.#child.exited
+    this.#gone = true
     clearTimeout(this.#readyTimer)
     await this.#drain()
     if (this.socket !== '') rmSync(this.socket, { force: true })
     const end: WorkerEnd = {
-      cause: `${this.#name} ${this.#causeOf(outcome)}`,
+      cause: `${this.#name} ${this.#causeOf(exit)}`,
       requestId: this.#running?.requestId,
       lastStarted: this.#lastStarted,
       expected: this.#expected,
-      cpuMs: Math.max(0, outcome.cpuMs - this.#cpuMsBefore),
+      cpuMs: Math.max(0, exit.cpuMs - this.#cpuMsBefore),
     }
     const code = this.#failure?.code ?? 'ERR_RFAAS_EXECUTOR'
     this.#settleReady.reject(new RfaasError(code, end.cause))
@@ -310,8 +295,7 @@ export class WorkerProcess {
 
   /** What the worker said last is still in the pipe when its exit is reported. */
   async #drain(): Promise<void> {
-    const { stdin, stdout, stderr, stdio } = this.#child
-    const streams = [stdout, stderr, stdio[3] as Readable | null].filter((s) => s !== null)
+    const streams = [this.#pipe(1), this.#pipe(2), this.#pipe(3)]
     const timer = setTimeout(() => streams.forEach((s) => s.destroy()), drainMs)
     await Promise.all(
       streams.map((s) =>
@@ -319,14 +303,14 @@ export class WorkerProcess {
       ),
     )
     clearTimeout(timer)
-    stdin?.destroy()
+    this.#pipe(0).destroy()
   }
 
   get #name(): string {
     return this.#work === undefined ? 'a waiting worker' : `worker ${this.#work.index}`
   }
 
-  #causeOf({ code, signal }: { code: number | null; signal: string | null }): string {
+  #causeOf({ code, signal }: ChildExit): string {
     const name = this.#running?.function
     if (this.#failure !== undefined) return this.#failure.cause
     if (this.#timedOut) return `ran past its deadline${name === undefined ? '' : ` in '${name}'`}`
@@ -339,8 +323,8 @@ export class WorkerProcess {
   }
 }
 
-function environment(folder: string): NodeJS.ProcessEnv {
-  const kept: NodeJS.ProcessEnv = { HOME: folder, TMPDIR: folder }
+function environment(folder: string): Record<string, string> {
+  const kept: Record<string, string> = { HOME: folder, TMPDIR: folder }
   for (const key of inheritedEnvironment) {
     const value = process.env[key]
     if (value !== undefined) kept[key] = value

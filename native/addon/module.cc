@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "addon/child_process.h"
 #include "addon/completion_queue.h"
 #include "addon/device.h"
 #include "addon/invoker.h"
@@ -48,6 +49,7 @@ void Module::end(napi_async_cleanup_hook_handle hook, void* self) {
     module->ending_ = true;
     module->workers.close_all(CloseReason::kEnvironmentEnd);
     module->devices.close_all(CloseReason::kEnvironmentEnd);
+    module->processes.close_all(CloseReason::kEnvironmentEnd);
     module->async_context_.reset();
     module->handles.when_idle([hook] { napi_remove_async_cleanup_hook(hook); });
 }
@@ -260,6 +262,8 @@ Napi::Object constants(Napi::Env env) {
     out.Set("answered", static_cast<double>(kAnswered));
     out.Set("queueRoom", static_cast<double>(kQueueRoom));
     out.Set("outcomeBatch", static_cast<double>(kOutcomeBatch));
+    out.Set("spawnPipe", kSpawnPipe);
+    out.Set("spawnNull", kSpawnNull);
     using wire::CallStatus;
     out.Set("callStatuses", table(env, {
                                            {"ok", n(CallStatus::kOk)},
@@ -293,6 +297,7 @@ Napi::Object initialize_addon(Napi::Env env, Napi::Object exports) {
     exports.Set("initialize", Napi::Function::New<initialize>(env, "initialize"));
     exports.Set("closeAll", Napi::Function::New<close_all>(env, "closeAll"));
     exports.Set("lockFile", Napi::Function::New<lock_file>(env, "lockFile"));
+    exports.Set("spawn", Napi::Function::New<spawn>(env, "spawn"));
     exports.Set("providers", Napi::Function::New<providers>(env, "providers"));
     exports.Set("openDevice", Napi::Function::New<open_device>(env, "openDevice"));
     exports.Set("createInvoker", Napi::Function::New<Invoker::create>(env, "createInvoker"));

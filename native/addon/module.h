@@ -38,6 +38,7 @@ class Module {
 
     Reaper devices;
     Reaper workers;
+    Reaper processes;
     // Shared, because libuv closes handles after their owners are gone.
     OpenHandles handles;
 
