@@ -1,14 +1,14 @@
-// The managers in a process of their own, which rests while a driver measures.
-import { type ChildProcess } from 'node:child_process'
-import { once } from 'node:events'
+// The managers in processes of their own, which rest while a driver measures.
 import { join } from 'node:path'
 
-import { forkOn } from './cores.js'
+import { root } from './machine.js'
+import { startManager } from './manager-process.js'
 import { descendants } from './processes.js'
 
 export interface Cluster {
   /** Of the resource manager. */
   readonly url: string
+  /** Of the executor manager. */
   readonly pid: number
   /** The workers that run now, and what launched them. */
   workers(): number[]
@@ -40,28 +40,26 @@ async function startCluster(
   cores: readonly number[],
   { pool = 0, managers = cores }: ClusterOptions,
 ): Promise<Cluster> {
-  const program = join(import.meta.dirname, 'cluster-process.js')
-  const child = forkOn(managers, program, [cores.join(','), String(pool)])
-  const url = await urlOf(child)
-  const pid = child.pid!
-  return {
-    url,
-    pid,
-    workers: () => descendants(pid),
-    close: async () => {
-      if (child.exitCode !== null) return
-      const exited = once(child, 'exit')
-      child.disconnect()
-      await exited
-    },
+  const resourceManager = await startManager('resource-manager', managers, [])
+  try {
+    const { url } = resourceManager
+    const node = await startManager('executor-manager', managers, [
+      ...['--resource-manager', url, '--modules-dir', join(root, 'node_modules')],
+      // Single numbers would be counts.
+      ...['--cores', cores.map((core) => `${core}-${core}`).join(), '--pool', String(pool)],
+    ])
+    return {
+      url,
+      pid: node.pid,
+      workers: () => descendants(node.pid),
+      close: async () => {
+        // The node first: it confirms the ends of its leases.
+        await node.close()
+        await resourceManager.close()
+      },
+    }
+  } catch (error) {
+    await resourceManager.close()
+    throw error
   }
-}
-
-async function urlOf(child: ChildProcess): Promise<string> {
-  const ended = once(child, 'exit').then(([code]) => {
-    throw new Error(`the cluster's process ended with ${String(code)}`)
-  })
-  const [url] = (await Promise.race([once(child, 'message'), ended])) as [string]
-  ended.catch(() => undefined)
-  return url
 }

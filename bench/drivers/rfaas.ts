@@ -83,6 +83,7 @@ function driver({ description, runtime, calls, deploy }: Way): Driver {
         const lease = await client.lease({
           cores: workerCores.length,
           memory: workerCores.length * perWorker,
+          runtime,
         })
         step('lease')
         const functions = await watchDeploy(step, () =>
@@ -95,12 +96,15 @@ function driver({ description, runtime, calls, deploy }: Way): Driver {
           }),
         )
         step('connect')
-        return { ...calls(functions, name), servers: [], close: () => client.close() }
+        const close = async (): Promise<void> => {
+          await client.close()
+          await code?.remove()
+        }
+        return { ...calls(functions, name), servers: [], close }
       } catch (error) {
         await client.close()
-        throw error
-      } finally {
         await code?.remove()
+        throw error
       }
     },
   }

@@ -2,16 +2,14 @@
 // one takes, and the memory that one costs. It runs in a process of its own on the worker's core, and
 // whoever asks it in another one on the client's; the nodes whose cores it grants are only registered,
 // nothing runs on them.
-import { spawn, type ChildProcess } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
 
-import { canPin, forkOn } from '../cores.js'
+import { forkOn } from '../cores.js'
 import type { GrantsAnswer, GrantsAsk } from '../grants-process.js'
 import { root } from '../machine.js'
+import { startManager } from '../manager-process.js'
 import { unsharedBytes } from '../processes.js'
 import type { Point } from '../results.js'
 import { distributionOf } from '../statistics.js'
@@ -23,7 +21,7 @@ const defaultSamples = (concurrency: number): number => (concurrency === 1 ? 4_0
 const coresPerNode = 128
 const memoryBytes = 16 * 1024 * 1024
 // Nobody answers its heartbeats: the nodes must not be lost before the end.
-const heartbeat = '1h'
+const heartbeat = ['--heartbeat-ms', '1h']
 
 export const leases: Trial = {
   description: 'leases granted by the resource manager, each durable before it is answered',
@@ -40,7 +38,7 @@ async function grants(context: Context, concurrency: number): Promise<void> {
   const samples = context.samples ?? defaultSamples(concurrency)
   const warmup = Math.ceil(samples / 4)
   const { client, workers } = context.cores
-  const manager = await startResourceManager(workers[0]!)
+  const manager = await startManager('resource-manager', [workers[0]!], heartbeat)
   const asking = forkOn([client], join(root, 'dist', 'bench', 'grants-process.js'))
   try {
     const nodes = Math.ceil((samples + warmup) / coresPerNode)
@@ -75,35 +73,6 @@ async function answerOf(asking: ChildProcess, ask: GrantsAsk): Promise<GrantsAns
   const [answer] = (await Promise.race([once(asking, 'message'), ended])) as [GrantsAnswer]
   ended.catch(() => undefined)
   return answer
-}
-
-async function startResourceManager(core: number) {
-  const dataDir = await mkdtemp(join(tmpdir(), 'rfaas-bench-'))
-  const program = join(root, 'dist', 'lib', 'cli', 'main.js')
-  const options = ['--port', '0', '--data-dir', dataDir, '--heartbeat-ms', heartbeat]
-  const command = [process.execPath, program, 'resource-manager', ...options, '--log-level', 'warn']
-  const pinned = canPin() ? ['taskset', '-c', String(core), ...command] : command
-  const child = spawn(pinned[0]!, pinned.slice(1), { stdio: ['ignore', 'pipe', 'inherit'] })
-  const failed = once(child, 'exit').then(([code]) => {
-    throw new Error(`the resource manager ended with ${String(code)}`)
-  })
-  const url = once(createInterface(child.stdout), 'line').then(([line]) => line as string)
-  const close = async (): Promise<void> => {
-    if (child.exitCode === null) {
-      const exited = once(child, 'exit')
-      child.kill()
-      await exited
-    }
-    await rm(dataDir, { recursive: true })
-  }
-  try {
-    return { url: await Promise.race([url, failed]), pid: child.pid!, close }
-  } catch (error) {
-    await close()
-    throw error
-  } finally {
-    failed.catch(() => undefined)
-  }
 }
 
 async function register(url: string, node: number): Promise<void> {
