@@ -39,7 +39,12 @@ async function main(): Promise<void> {
   try {
     await using client = await Client.connect(cluster.url)
     const asked = performance.now()
-    await using lease = await client.lease({ cores, memory: '512MiB', duration: '10m' })
+    await using lease = await client.lease({
+      cores,
+      memory: '512MiB',
+      duration: '10m',
+      runtime: 'native',
+    })
     const granted = duration(performance.now() - asked)
     const size = `${cores} ${cores === 1 ? 'core' : 'cores'} and 512 MiB`
     paragraph('lease', `${size} for 10 minutes, granted in ${granted}\n`)

@@ -57,7 +57,8 @@ export class Enclosure {
   /** What ran before is not the lease's. */
   #cpuMsBefore = 0
   readonly #readable = new Map<'shm' | 'verbs', string[]>()
-  #waiting: { runtime: Runtime; worker: WorkerProcess } | undefined
+  /** Workers that wait for the lease's package, all of one runtime. */
+  #waiting: { runtime: Runtime; workers: WorkerProcess[] } | undefined
 
   constructor(confinement: Confinement, spec: EnclosureSpec) {
     this.#confinement = confinement
@@ -87,22 +88,26 @@ export class Enclosure {
     })
   }
 
-  /** A worker that waits for the lease to come. */
+  /** One more worker that waits for the lease's package, or for the lease. */
   prepare(runtime: Runtime, logger: Logger): WorkerProcess {
     const worker = this.#start(runtime, this.#settings(undefined, 'shm'), logger)
-    this.#waiting = { runtime, worker }
+    this.#waiting ??= { runtime, workers: [] }
+    this.#waiting.workers.push(worker)
     return worker
   }
 
-  /** A worker for the package at `packagePath` (as `place` returned it): the one that waits, if it can
-   * do it, or a new one. */
+  /** Those that wait now. */
+  get waiting(): readonly WorkerProcess[] {
+    return this.#waiting?.workers ?? []
+  }
+
+  /** A worker for the package at `packagePath` (as `place` returned it): one that waits, if it can do
+   * it, or a new one. */
   start(request: ExecutorRequest, packagePath: string, logger: Logger): WorkerProcess {
     const { runtime, provider } = request
     const waiting = this.#waiting
-    if (waiting?.runtime === runtime && provider === 'shm') {
-      this.#waiting = undefined
-      return waiting.worker
-    }
+    const ready = waiting?.runtime === runtime && provider === 'shm' && waiting.workers.shift()
+    if (ready) return ready
     return this.#start(runtime, this.#settings(packagePath, provider), logger)
   }
 
@@ -163,7 +168,7 @@ export class Enclosure {
 
   /** When the last worker has ended. Ends whatever else is left of the lease. */
   async close(): Promise<void> {
-    await this.#waiting?.worker.dismiss()
+    await Promise.all(this.waiting.map((worker) => worker.dismiss()))
     await this.#cgroup?.remove()
     if (this.#folder !== undefined) rmSync(this.#folder, { recursive: true, force: true })
     if (this.#claim) this.#confinement.uids?.release(this.#claim)

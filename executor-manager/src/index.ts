@@ -19,6 +19,7 @@ import { LeaseTable } from './leases.js'
 import { createMetrics } from './metrics.js'
 import { PackageStore } from './packages.js'
 import { Pool } from './pool.js'
+import { Preparations } from './preparations.js'
 import { Registration } from './registration.js'
 import { addClientRoutes } from './server.js'
 import { checkSocketFolderLength, createSocketFolder } from './socket-folder.js'
@@ -123,13 +124,19 @@ async function start(
   const pool = new Pool({ size: confinement.canWait ? config.pool : 0, enclose, logger })
   undo.push(() => pool.close())
   const clock = new ManagerClock()
-  const leases = new LeaseTable({
+  const leases: LeaseTable = new LeaseTable({
     node: name,
     cores: config.cores,
     clock,
     packages,
     execution,
-    enclose: ({ cores, memoryBytes }, { runtime, provider }) => {
+    enclose: ({ lease, cores, memoryBytes }, request) => {
+      const { runtime, provider } = request
+      const prepared = preparations.take(lease, request)
+      if (prepared !== undefined) {
+        metrics.enclosures.inc({ runtime, from: prepared.from })
+        return prepared.enclosure
+      }
       const waiting = provider === 'shm' ? pool.take(runtime) : undefined
       metrics.enclosures.inc({ runtime, from: waiting === undefined ? 'nothing' : 'pool' })
       const enclosure = waiting ?? enclose()
@@ -147,6 +154,7 @@ async function start(
     began: (lease) => journal.began(lease),
     active: (lease) => registration.active(lease),
     closed: async (lease, used, cores) => {
+      preparations.drop(lease)
       metrics.cpuSeconds.inc(used.cpuMs / 1000)
       metrics.heldCoreSeconds.inc((used.heldMs / 1000) * cores)
       await journal.ended(lease, used)
@@ -155,6 +163,13 @@ async function start(
     workerLost: () => metrics.workersLost.inc(),
     crowded: () => registration.renew(),
   })
+  const preparations: Preparations = new Preparations({
+    pool,
+    enclose,
+    isUnknown: (lease) => leases.isUnknown(lease),
+    logger,
+  })
+  undo.push(() => preparations.close())
   const checkpoints = setInterval(() => journal.checkpoint(leases.used), checkpointMs).unref()
   undo.push(() => clearInterval(checkpoints))
   const registration: Registration = new Registration({
@@ -181,7 +196,13 @@ async function start(
     clock,
     welcomed: ({ publicKey, epoch, live }) => leases.welcomed(publicKey, epoch, live),
     end: (lease, reason) => void leases.end(lease, reason),
-    revoke: (lease, noticeMs) => leases.revoke(lease, noticeMs),
+    revoke: (lease, noticeMs) => {
+      preparations.drop(lease)
+      leases.revoke(lease, noticeMs)
+    },
+    prepare: (event) => {
+      if (confinement.canWait) preparations.prepare(event)
+    },
     confirmed: (lease) => journal.confirmed(lease),
     logger,
   })

@@ -111,6 +111,11 @@ export class LeaseTable {
     return [...this.#leases.keys()]
   }
 
+  /** Nothing of it has come here yet, not even its end. */
+  isUnknown(id: string): boolean {
+    return !this.#shut && !this.#leases.has(id) && !this.#fence.hasEnded(id)
+  }
+
   get counts(): { leases: number; executors: number; workers: number } {
     const executors = [...this.#leases.values()].flatMap((lease) => [...lease.executors.values()])
     const workers = executors.reduce((sum, executor) => sum + executor.runningWorkers, 0)
@@ -257,8 +262,8 @@ export class LeaseTable {
       return executor.info
     } finally {
       lease.starting.delete(starting)
-      // Not before: whoever waits for the workers does not wait for this.
-      this.#options.active(id)
+      // Not before the answer has left: whoever waits for the workers does not wait for this.
+      setImmediate(() => this.#options.active(id))
     }
   }
 

@@ -7,6 +7,7 @@ import {
   EndEvent,
   HeartbeatReply,
   NodeWelcome,
+  PrepareEvent,
   RevokingEvent,
   type LeaseCalls,
   type LeaseClosed,
@@ -36,6 +37,7 @@ export interface RegistrationOptions {
   welcomed(welcome: NodeWelcome): void
   end(lease: string, reason: EndReason): void
   revoke(lease: string, noticeMs: number): void
+  prepare(event: PrepareEvent): void
   /** The resource manager has the lease's end on disk. */
   confirmed(lease: string): void
   logger: Logger
@@ -248,6 +250,8 @@ export class Registration {
     } else if (event === 'revoking') {
       const { lease, noticeMs } = check(RevokingEvent, data, what)
       this.#options.revoke(lease, noticeMs)
+    } else if (event === 'prepare') {
+      this.#options.prepare(check(PrepareEvent, data, what))
     }
   }
 

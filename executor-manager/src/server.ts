@@ -1,13 +1,8 @@
 // The routes for clients. All of /v1 needs a lease token; what a lease may see and end is its own.
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import type { Readable } from 'node:stream'
+import { Readable } from 'node:stream'
 import { Type } from 'typebox'
-import {
-  ExecutorInfo,
-  ExecutorRequest,
-  Sha256,
-  type LeaseClaims,
-} from '../../lib/control/schemas.js'
+import { ExecutorInfo, ExecutorStart, Sha256, type LeaseClaims } from '../../lib/control/schemas.js'
 import { bearerOf } from '../../lib/control/auth.js'
 import { watchCaller } from '../../lib/control/caller.js'
 import type { ControlServer } from '../../lib/control/server.js'
@@ -55,7 +50,7 @@ export function addClientRoutes(server: ControlServer, services: Services): void
       schema: {
         summary: 'Start a function package on the cores of the lease',
         security,
-        body: ExecutorRequest,
+        body: ExecutorStart,
         response: { 201: ExecutorInfo },
       },
       onRequest: authenticate(claimsOf),
@@ -64,7 +59,9 @@ export function addClientRoutes(server: ControlServer, services: Services): void
       const claims = claimsOf(request)
       const caller = watchCaller(request, reply)
       await leases.admit(claims)
-      return reply.status(201).send(await leases.startExecutor(claims.lease, request.body, caller))
+      const { code, ...wanted } = request.body
+      if (code !== undefined) await takeIn(services, claims.lease, wanted.package, code)
+      return reply.status(201).send(await leases.startExecutor(claims.lease, wanted, caller))
     },
   )
   server.app.delete(
@@ -136,6 +133,19 @@ export function addClientRoutes(server: ControlServer, services: Services): void
       return reply.status(204).send(null)
     },
   )
+}
+
+/** A package that came with the request to start it. */
+async function takeIn(
+  { leases, packages, metrics }: Services,
+  lease: string,
+  sha256: string,
+  code: string,
+): Promise<void> {
+  leases.refuseIfRevoking(lease)
+  if (await packages.has(sha256)) return
+  const outcome = await packages.put(sha256, Readable.from([Buffer.from(code, 'base64')]))
+  if (outcome === 'stored') metrics.packagesStored.inc()
 }
 
 function addCodeRoutes(

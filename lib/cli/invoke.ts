@@ -90,7 +90,11 @@ async function invoke(
   signal: AbortSignal,
 ): Promise<void> {
   const input = await abortable(readInput(flags.input), signal)
-  const { connect } = await import('./connect.js')
+  const [{ connect }, { runtimeOf }] = await Promise.all([
+    import('./connect.js'),
+    import('../client/package.js'),
+  ])
+  const runtime = runtimeOf(path)
   const client = await abortable(connect(flags), signal)
   try {
     const { cores, memory, node } = flags
@@ -100,6 +104,7 @@ async function invoke(
       cores,
       memory,
       duration: leaseDuration,
+      runtime,
       ...(node === undefined ? {} : { node }),
     })
     signal.throwIfAborted()

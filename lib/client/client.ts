@@ -8,6 +8,7 @@ import {
   UsageReport,
   type LeaseInfo,
   type NodeInfo,
+  type Runtime,
 } from '../control/schemas.js'
 import { parseUrls } from '../control/manager-urls.js'
 import { checkArgument } from '../control/check.js'
@@ -42,6 +43,9 @@ export interface LeaseOptions {
   memory?: number | string
   /** Milliseconds, or text such as '10m'. Renewed by itself until it is released. Default 10 min. */
   duration?: number | string
+  /** What will be deployed first: its nodes start workers while the lease is being granted, and
+   * `deploy` finds them waiting. For workers on the client's own host. */
+  runtime?: Runtime
   /** Only on this node. */
   node?: string
   /** Most nodes that the cores may be spread over. Default 1. */
@@ -99,7 +103,7 @@ export class Client {
   async lease(options: LeaseOptions = {}): Promise<Lease> {
     this.#check()
     const { cores = 1, memory = '512MiB', duration = '10m', wait = 0, autoRenew = true } = options
-    const { node, nodes, signal } = options
+    const { runtime, node, nodes, signal } = options
     const isAbandoned = (): boolean => signal?.aborted === true
     if (isAbandoned()) throw abandoned(signal)
     const waitMs = parseDuration(wait, 'wait')
@@ -111,6 +115,7 @@ export class Client {
           cores,
           memoryBytes: parseBytes(memory, 'memory'),
           durationMs: parseDuration(duration, 'duration'),
+          ...(runtime === undefined ? {} : { runtime }),
           ...(node === undefined ? {} : { node }),
           ...(nodes === undefined ? {} : { nodes }),
           hostId: hostId(),

@@ -11,11 +11,12 @@ import {
   WorkerLostEvent,
   WorkerReadyEvent,
   type ExecutorRequest,
+  type ExecutorStart,
   type LeasePart,
 } from '../control/schemas.js'
 import { RfaasError } from '../errors.js'
 import type { ManagerLink } from './manager-link.js'
-import { uploadPackage, type FunctionPackage } from './package.js'
+import { inlineCode, uploadPackage, type FunctionPackage } from './package.js'
 
 const startTimeoutMs = 60_000
 const eventsRetryMs = 500
@@ -85,8 +86,10 @@ export class LeasedPart {
     return this.#heard
   }
 
-  /** Starts a worker on each core. The package is shipped if the node says that it lacks it. */
-  async start(code: FunctionPackage, body: ExecutorRequest): Promise<ExecutorInfo> {
+  /** Starts a worker on each core. A short package goes along, another is shipped if the node says that
+   * it lacks it. */
+  async start(code: FunctionPackage, executorRequest: ExecutorRequest): Promise<ExecutorInfo> {
+    const body: ExecutorStart = { ...executorRequest, ...inlineCode(code) }
     const start = (): Promise<ExecutorInfo> =>
       this.#whileItAnswers((signal) =>
         request(this.#at('/v1/executors'), {
@@ -105,7 +108,8 @@ export class LeasedPart {
       await uploadPackage(this.info.executorManager, this.#access, code)
       return start()
     })
-    this.#begin()
+    // Not before the workers are connected to, which begins in this turn of the loop.
+    setImmediate(() => this.#begin())
     // Numbered as they are in calls; one that has ended in this moment is missing.
     const { node, cores } = this.info
     if (cores.every((_core, index) => executor.workers[index]?.worker === index)) return executor

@@ -1,10 +1,11 @@
 // A function package on its way to a node: read, named by its content, uploaded once per node.
 import { createHash } from 'node:crypto'
+import { readFileSync, statSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { extname } from 'node:path'
 
 import { request, type CallOptions } from '../control/http.js'
-import type { Runtime } from '../control/schemas.js'
+import { maxInlineCodeBytes, type ExecutorStart, type Runtime } from '../control/schemas.js'
 import { invalidArgument, RfaasError } from '../errors.js'
 
 const runtimes: Readonly<Record<string, Runtime>> = {
@@ -14,6 +15,7 @@ const runtimes: Readonly<Record<string, Runtime>> = {
 }
 
 const uploadTimeoutMs = 120_000
+const shortBytes = 256 * 1024
 
 export interface FunctionPackage {
   sha256: string
@@ -21,13 +23,16 @@ export interface FunctionPackage {
   code: Uint8Array
 }
 
-/** Reads the package at `path`; its ending tells the runtime. */
-export async function readPackage(path: string): Promise<FunctionPackage> {
+/** What runs the package at `path`, by its ending. */
+export function runtimeOf(path: string): Runtime {
   const runtime = runtimes[extname(path)]
-  if (runtime === undefined) {
-    throw invalidArgument('package', path, 'a path that ends in .so (native) or .mjs (node)')
-  }
-  const code = await readFile(path).catch((cause: unknown) => {
+  if (runtime !== undefined) return runtime
+  throw invalidArgument('package', path, 'a path that ends in .so (native) or .mjs (node)')
+}
+
+export async function readPackage(path: string): Promise<FunctionPackage> {
+  const runtime = runtimeOf(path)
+  const code = await read(path).catch((cause: unknown) => {
     const reason = cause instanceof Error ? cause.message : String(cause)
     throw new RfaasError('ERR_RFAAS_PACKAGE', `the package cannot be read: ${reason}`, {
       cause,
@@ -36,6 +41,17 @@ export async function readPackage(path: string): Promise<FunctionPackage> {
     })
   })
   return { sha256: createHash('sha256').update(code).digest('hex'), runtime, code }
+}
+
+/** A short file is read in less time than another thread takes to wake up. */
+async function read(path: string): Promise<Uint8Array> {
+  return statSync(path).size <= shortBytes ? readFileSync(path) : readFile(path)
+}
+
+/** A short package on its way with the request to start it. */
+export function inlineCode({ code }: FunctionPackage): Pick<ExecutorStart, 'code'> {
+  if (code.byteLength > maxInlineCodeBytes) return {}
+  return { code: Buffer.from(code.buffer, code.byteOffset, code.byteLength).toString('base64') }
 }
 
 /** Ships the package to the node. */

@@ -38,6 +38,10 @@ export type LeaseState = Static<typeof LeaseState>
 
 const duration = Type.Integer({ minimum: 1000, maximum: 7 * 24 * 3600 * 1000 })
 
+/** What runs a function package: the native worker, or Node. */
+export const Runtime = Type.Union([Type.Literal('native'), Type.Literal('node')])
+export type Runtime = Static<typeof Runtime>
+
 export const LeaseRequest = Type.Object(
   {
     /** In total, over all nodes. */
@@ -51,6 +55,8 @@ export const LeaseRequest = Type.Object(
     nodes: Type.Optional(Type.Integer({ minimum: 1, maximum: 1024 })),
     /** The client's own, so that it can be given nodes near to it. */
     hostId: Type.Optional(hostId),
+    /** What is about to be deployed: its nodes start workers while the lease is being granted. */
+    runtime: Type.Optional(Runtime),
     /** How long to wait, first come, first served, when nothing is free. Default 0. */
     waitMs: Type.Optional(Type.Integer({ minimum: 0, maximum: 3600 * 1000 })),
     /** Random, made by the client: a repeated request with it is answered with the same lease. */
@@ -177,6 +183,14 @@ export const RevokingEvent = Type.Object(
   closed,
 )
 export type RevokingEvent = Static<typeof RevokingEvent>
+
+/** Workers of this runtime will be wanted in a moment: server-sent event `prepare` on a node's event
+ * stream, which is not repeated. */
+export const PrepareEvent = Type.Object(
+  { lease: identifier, runtime: Runtime, cores: coreIds, memoryBytes: bytes },
+  closed,
+)
+export type PrepareEvent = Static<typeof PrepareEvent>
 
 /** What the resource manager repeats until the node confirms. */
 const orders = {
@@ -488,9 +502,6 @@ export type JobUsageReport = Static<typeof JobUsageReport>
 
 // ── executors (client ⇄ executor manager; Authorization: Bearer <lease token>) ────────────────
 
-export const Runtime = Type.Union([Type.Literal('native'), Type.Literal('node')])
-export type Runtime = Static<typeof Runtime>
-
 export const ExecutorRequest = Type.Object(
   {
     package: Sha256,
@@ -509,6 +520,19 @@ export const ExecutorRequest = Type.Object(
   closed,
 )
 export type ExecutorRequest = Static<typeof ExecutorRequest>
+
+/** Longest package that may come with the request to start it. */
+export const maxInlineCodeBytes = 64 * 1024
+
+export const ExecutorStart = Type.Object(
+  {
+    ...ExecutorRequest.properties,
+    /** The package itself, base64: whoever does not know whether the node has a short one saves asking. */
+    code: Type.Optional(Type.String({ maxLength: 4 * Math.ceil(maxInlineCodeBytes / 3) })),
+  },
+  closed,
+)
+export type ExecutorStart = Static<typeof ExecutorStart>
 
 /** Where a worker listens and the secret that it wants to see. */
 export const WorkerEndpoint = Type.Object(

@@ -121,7 +121,9 @@ export class Granting {
         ...(request.requestId === undefined ? {} : { requestId: request.requestId }),
       }
     })
-    await this.#state.change({ leases: parts, epoch })
+    const durable = this.#state.change({ leases: parts, epoch })
+    this.#prepare(request, parts)
+    await durable
     const on = parts.map(({ node, cores }) => ({ node, cores }))
     this.#options.logger.info({ lease: id, tenant: principal.tenant, on }, 'lease granted')
     // Nobody will ever know of it; with a requestId the caller may come back and ask.
@@ -130,6 +132,17 @@ export class Granting {
       throw hungUp()
     }
     return this.grantOf(id)
+  }
+
+  /** The nodes need not wait for the disk, nor for the client: should the lease not come about, they
+   * will have started a few workers in vain. Those over RDMA cannot start ahead. */
+  #prepare({ runtime, hostId }: LeaseRequest, parts: readonly LeaseRecord[]): void {
+    const { nodes } = this.#state
+    if (runtime === undefined) return
+    if (!parts.every(({ node }) => nodes.get(node)?.hostId === hostId)) return
+    for (const { id, node, cores, memoryBytes } of parts) {
+      nodes.tell(node, 'prepare', { lease: id, runtime, cores, memoryBytes })
+    }
   }
 
   #outcomeFor(waiting: Waiting, caller: AbortSignal): Promise<LeaseGrant> {

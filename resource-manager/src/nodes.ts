@@ -3,6 +3,7 @@ import type {
   EndEvent,
   NodeInfo,
   NodeRegistration,
+  PrepareEvent,
   RevokingEvent,
 } from '../../lib/control/schemas.js'
 import type { EventStream } from '../../lib/control/server.js'
@@ -233,9 +234,10 @@ export class NodeTable {
     })
   }
 
-  /** Best effort: what a node misses is repeated in the answers to its heartbeats. */
+  /** Best effort: what a node has to do is repeated in the answers to its heartbeats. */
   tell(name: string, event: 'end', data: EndEvent): void
   tell(name: string, event: 'revoking', data: RevokingEvent): void
+  tell(name: string, event: 'prepare', data: PrepareEvent): void
   tell(name: string, event: string, data: unknown): void {
     this.#nodes.get(name)?.stream?.send(event, data)
   }

@@ -4,6 +4,7 @@ import { chmodSync, readdirSync, readFileSync, statSync, truncateSync } from 'no
 import { join } from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
 import { request } from '../../lib/control/http.js'
+import { ExecutorInfo } from '../../lib/control/schemas.js'
 import { signToken } from '../../lib/control/token.js'
 import { startExecutorManager } from '../../executor-manager/src/index.js'
 import { chooseCores, parseCoreList } from '../../executor-manager/src/node.js'
@@ -226,6 +227,30 @@ describe('code', () => {
       () => readdirSync(join(dataDir, 'packages')).length === 0,
       'nothing is left of the uploads',
     )
+  })
+
+  it('that is short may come with the request to start it, and is kept if it has its hash', async () => {
+    const script = await scriptManager()
+    const dataDir = temporaryDirectory()
+    const { url } = await startNode(script.url, { dataDir })
+    const token = script.token()
+    const start = (code: Buffer): Promise<ExecutorInfo> =>
+      request(`${url}/v1/executors`, {
+        ...{ method: 'POST', token, schema: ExecutorInfo },
+        body: {
+          ...{ runtime: 'node', ...small },
+          ...{ package: sha(functions), code: code.toString('base64') },
+        },
+      })
+    await expect(start(Buffer.from(`${functions} `))).rejects.toMatchObject({
+      ...{ status: 400, code: 'ERR_RFAAS_PACKAGE', field: 'sha256' },
+    })
+    await expect(start(Buffer.alloc(70_000))).rejects.toMatchObject({ status: 400, field: 'code' })
+    expect(readdirSync(join(dataDir, 'packages'))).toEqual([])
+    expect((await start(Buffer.from(functions))).workers).toHaveLength(1)
+    await request(`${url}/v1/code/${sha(functions)}`, { method: 'HEAD', token })
+    // It is here: what comes along is not looked at.
+    expect((await start(Buffer.from('something else'))).workers).toHaveLength(1)
   })
 
   it('that was damaged while the node was away is as if it were not there', async () => {
