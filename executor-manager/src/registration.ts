@@ -98,13 +98,14 @@ export class Registration {
     if (this.#registered) void this.#sayLeaving()
   }
 
-  /** Resolves when the resource manager knows that the lease is closed, or after `withinMs`. */
-  async confirmed(lease: string, withinMs: number): Promise<void> {
-    if (!this.#reports.has(lease)) return
+  /** Whether the resource manager knows that the lease is closed: when it does, or after `withinMs`. */
+  async confirmed(lease: string, withinMs: number): Promise<boolean> {
+    if (!this.#reports.has(lease)) return true
     let timer: NodeJS.Timeout | undefined
     const late = new Promise((resolve) => (timer = setTimeout(resolve, withinMs)))
     await Promise.race([this.#deliver(), late])
     clearTimeout(timer)
+    return !this.#reports.has(lease)
   }
 
   /** Tries to deliver what is left, and that this node is gone, each for at most `withinMs`. */

@@ -2,7 +2,13 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Readable } from 'node:stream'
 import { Type } from 'typebox'
-import { ExecutorInfo, ExecutorStart, Sha256, type LeaseClaims } from '../../lib/control/schemas.js'
+import {
+  ExecutorInfo,
+  ExecutorStart,
+  LeaseReleased,
+  Sha256,
+  type LeaseClaims,
+} from '../../lib/control/schemas.js'
 import { bearerOf } from '../../lib/control/auth.js'
 import { watchCaller } from '../../lib/control/caller.js'
 import type { ControlServer } from '../../lib/control/server.js'
@@ -26,8 +32,8 @@ export interface Services {
   leases: LeaseTable
   packages: PackageStore
   metrics: Metrics
-  /** Resolves when the resource manager has heard of the lease's end, or soon enough anyway. */
-  confirmed(lease: string): Promise<void>
+  /** Whether the resource manager has heard of the lease's end: when it has, or soon enough anyway. */
+  confirmed(lease: string): Promise<boolean>
 }
 
 export function addClientRoutes(server: ControlServer, services: Services): void {
@@ -121,16 +127,15 @@ export function addClientRoutes(server: ControlServer, services: Services): void
         summary: 'End the lease on this node: stops its executors and confirms it as closed',
         security,
         params: IdParams,
-        response: { 204: Nothing },
+        response: { 200: LeaseReleased },
       },
       onRequest: authenticate(claimsOf),
     },
-    async (request, reply) => {
+    async (request) => {
       const claims = forLease(claimsOf(request), request.params.id)
       await leases.end(claims.lease, 'released')
       // So that whoever releases a lease finds its cores free and its use accounted for.
-      await services.confirmed(claims.lease)
-      return reply.status(204).send(null)
+      return { confirmed: await services.confirmed(claims.lease) }
     },
   )
 }

@@ -126,9 +126,9 @@ export class Deployment {
     }
   }
 
-  /** Waits for the calls in flight, then stops the executors. */
-  async close(): Promise<void> {
-    await this.#functions?.close()
+  /** Resolves when no call is in flight. */
+  async drained(): Promise<void> {
+    await this.#functions?.drained()
   }
 
   /** Ends all calls now. */

@@ -278,9 +278,14 @@ export class Functions {
     return this.close()
   }
 
+  /** Resolves when no call is in flight. @internal */
+  drained(): Promise<void> {
+    return this.#awaited.drained()
+  }
+
   async #close(): Promise<void> {
     if (this.#closed) return
-    await this.#awaited.drained()
+    await this.drained()
     this.destroy()
     await this.#onClose(this)
   }

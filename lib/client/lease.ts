@@ -208,12 +208,14 @@ export class Lease extends EventEmitter<LeaseEvents> {
 
   async #release(): Promise<void> {
     if (this.#ended) return
-    await Promise.allSettled([...this.#deployments].map((deployment) => deployment.close()))
+    await Promise.allSettled([...this.#deployments].map((deployment) => deployment.drained()))
     const parts = this.#liveParts()
     this.#end(new RfaasError('ERR_RFAAS_LEASE_ENDED', `lease ${this.id} was released`))
-    // The nodes first: they measure what was used and confirm to the resource manager. Should one not
-    // answer, the resource manager's word reaches it later.
+    // The nodes stop the executors, measure what was used and confirm it to the resource manager. Should
+    // one not answer, the resource manager's word reaches it later.
     const released = await Promise.allSettled(parts.map((part) => part.release()))
+    const confirmed = released.every((answer) => answer.status === 'fulfilled' && answer.value)
+    if (confirmed && parts.length === this.#parts.length) return
     try {
       await this.#link.request(`/v1/leases/${this.id}`, { method: 'DELETE' })
     } catch (error) {

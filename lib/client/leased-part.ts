@@ -7,6 +7,7 @@ import { events, request, type CallOptions, type RequestOptions } from '../contr
 import {
   ExecutorInfo,
   LeaseEndedEvent,
+  LeaseReleased,
   LeaseRevokingEvent,
   WorkerLostEvent,
   WorkerReadyEvent,
@@ -148,9 +149,14 @@ export class LeasedPart {
     this.#setEnd(endsBy)
   }
 
-  /** Ends it on the node, which tells the resource manager. */
-  async release(): Promise<void> {
-    await this.#send(`/v1/leases/${this.info.id}`, { method: 'DELETE' })
+  /** Ends it on the node, which tells the resource manager; whether that has confirmed it. */
+  async release(): Promise<boolean> {
+    const { confirmed } = await request(this.#at(`/v1/leases/${this.info.id}`), {
+      method: 'DELETE',
+      ...this.#access,
+      schema: LeaseReleased,
+    })
+    return confirmed
   }
 
   /** Whatever was learned elsewhere: this part is over. Idempotent. */

@@ -282,6 +282,15 @@ export const LeaseClosed = Type.Object(
 )
 export type LeaseClosed = Static<typeof LeaseClosed>
 
+/** The node has ended a lease that its client has given back. */
+export const LeaseReleased = Type.Object(
+  {
+    /** The resource manager has it on disk: nobody else needs to be told. */
+    confirmed: Type.Boolean(),
+  },
+  closed,
+)
+
 export const NodeInfo = Type.Object(
   {
     name: identifier,
