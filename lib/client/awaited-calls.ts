@@ -269,18 +269,19 @@ export class AwaitedCalls {
       const length = record[at + oLength] ?? 0
       if (call === undefined || call.settled) {
         connection.release(slot)
-      } else if (status !== ok) {
-        this.#fail(call, connection, status, length)
-        connection.release(slot)
-      } else if (call.goOn === undefined) {
-        const result = connection.staging.takeOutput(slot, length)
+      } else if (status === ok) {
+        const { records } = call
+        const result =
+          records === undefined ? connection.staging.takeOutput(slot, length) : noResult
+        if (call.many?.goOn(call, result, length)) {
+          this.#goOn(call, connection, worker, slot)
+          continue
+        }
         connection.release(slot) // first: who hears of the result may send the next call
         this.#waiting.resolve(call, result)
-      } else if (call.goOn(call, length)) {
-        this.#goOn(call, connection, worker, slot)
       } else {
+        this.#fail(call, connection, status, length)
         connection.release(slot)
-        this.#waiting.resolve(call, noResult)
       }
     }
   }

@@ -31,7 +31,7 @@ import {
   iTimeout,
   iWorker,
 } from './call-record.js'
-import { callMany, type Many } from './lanes.js'
+import { InputLanes, RecordLanes } from './lanes.js'
 import { CallMemory, PlaceFinder } from './memory.js'
 import { callError, errnos, sendError } from './outcome.js'
 import { Records } from './records.js'
@@ -212,18 +212,9 @@ export class Functions {
     options: MapOptions = {},
   ): Promise<Uint8Array[]> {
     const results = new Array<Uint8Array>(inputs.length)
-    await this.#callMany(name, options, {
-      count: inputs.length,
-      begin: (call, index) => {
-        const input = inputs[index]!
-        this.#check(name, input)
-        call.input = input
-      },
-      took: (call, length) => {
-        const { staging } = call.at as WorkerConnection
-        results[call.tag] = staging.takeOutput(call.slot, length)
-      },
-    })
+    const check = (input: Uint8Array): void => this.#check(name, input)
+    const lanes = new InputLanes(this.#awaited, inputs, results, check)
+    await lanes.run(this.#request(name, options), this.#concurrencyOf(options))
     return results
   }
 
@@ -247,16 +238,9 @@ export class Functions {
     if (this.#closed) throw this.#closed
     const records = new Records(this.#memory, inputs, outputs, options)
     this.#checkFits(name, options.inputBytes)
-    const { lengths } = records
-    await this.#callMany(name, options, {
-      count: lengths.length,
-      begin: () => undefined,
-      took: (call, length) => {
-        lengths[call.tag] = length
-      },
-      records,
-    })
-    return lengths
+    const lanes = new RecordLanes(this.#awaited, records)
+    await lanes.run(this.#request(name, options), this.#concurrencyOf(options))
+    return records.lengths
   }
 
   /** Waits for the calls in flight, then ends the executor. Idempotent. */
@@ -424,10 +408,10 @@ export class Functions {
     }
   }
 
-  async #callMany(name: string, options: MapOptions, many: Many): Promise<void> {
-    const request = this.#request(name, options)
-    const { concurrency = this.#workers.length * this.#settings.slots } = options
-    await callMany(this.#awaited, request, concurrency, many)
+  #concurrencyOf({
+    concurrency = this.#workers.length * this.#settings.slots,
+  }: MapOptions): number {
+    return concurrency
   }
 
   #request(name: string, options: InvokeOptions): Request {

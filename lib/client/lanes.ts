@@ -1,5 +1,6 @@
 // Many calls of one function, in lanes: one `Waiting` stands for all calls that follow each other in a
-// slot. One for each call is a third of what short calls cost.
+// slot. One for each call is a third of what short calls cost. Methods and not functions that are made
+// for each map: what runs once a call must become one piece of code.
 import { invalidArgument } from '../errors.js'
 import type { AwaitedCalls } from './awaited-calls.js'
 import type { Records } from './records.js'
@@ -7,73 +8,130 @@ import { waitingCall, type Request, type Waiting } from './waiting.js'
 
 const noInput = new Uint8Array(0)
 
-export interface Many {
-  count: number
+abstract class Lanes {
+  readonly #awaited: AwaitedCalls
+  readonly #lanes: Waiting[] = []
+  readonly #count: number
+  readonly #records: Records | undefined
+  #next = 0
+  #open = 1 // until all lanes have begun
+  #failure: { error: unknown } | undefined
+  #resolve!: () => void
+  #reject!: (error: unknown) => void
+
+  /** `records`: results are written to the caller's memory. */
+  constructor(awaited: AwaitedCalls, count: number, records?: Records) {
+    this.#awaited = awaited
+    this.#count = count
+    this.#records = records
+  }
+
   /** Makes `call` the one number `index`; throws if that cannot be sent. */
-  begin(call: Waiting, index: number): void
-  /** Takes its result, of `length` bytes. */
-  took(call: Waiting, length: number): void
-  /** Results are written to the caller's memory. */
-  records?: Records
+  protected abstract begin(call: Waiting, index: number): void
+  /** Takes the result of that one, of `length` bytes. */
+  protected abstract took(index: number, result: Uint8Array, length: number): void
+
+  /** Resolves when all calls are done. The first that fails rejects, and no further one is sent: at
+   * once, or if results are written to the caller's memory, when no other is on its way there. */
+  run(request: Request, concurrency: number): Promise<void> {
+    if (!Number.isInteger(concurrency) || concurrency < 1) {
+      throw invalidArgument('concurrency', concurrency, 'a whole number of at least 1')
+    }
+    return new Promise((resolve, reject) => {
+      this.#resolve = resolve
+      this.#reject = reject
+      const end = (): void => this.#end()
+      const failed = (error: unknown): void => {
+        this.#fail(error)
+        this.#end()
+      }
+      while (this.#lanes.length < concurrency) {
+        const call = waitingCall(request, noInput, end, failed, this, this.#records)
+        if (!this.#takeNext(call)) break
+        this.#lanes.push(call)
+        this.#open += 1
+        this.#awaited.begin(call)
+      }
+      this.#end()
+      this.#awaited.sendQueued()
+    })
+  }
+
+  /** Takes the result of a lane's call and makes it the next one; false: there is none. */
+  goOn(call: Waiting, result: Uint8Array, length: number): boolean {
+    this.took(call.tag, result, length)
+    return this.#takeNext(call)
+  }
+
+  #takeNext(call: Waiting): boolean {
+    if (this.#next >= this.#count) return false
+    try {
+      this.begin(call, this.#next)
+    } catch (error) {
+      this.#fail(error)
+      return false
+    }
+    call.tag = this.#next++
+    return true
+  }
+
+  #fail(error: unknown): void {
+    this.#next = this.#count
+    this.#failure ??= { error }
+    if (this.#records === undefined) this.#reject(error)
+    for (const lane of this.#lanes) this.#awaited.withdraw(lane)
+  }
+
+  #end(): void {
+    this.#open -= 1
+    if (this.#open > 0) return
+    if (this.#failure === undefined) this.#resolve()
+    else this.#reject(this.#failure.error)
+  }
 }
 
-/** Resolves when all are done. The first failure rejects: at once, or if results are written to the
- * caller's memory, as soon as no other call is on its way there. No further call is sent. */
-export function callMany(
-  awaited: AwaitedCalls,
-  request: Request,
-  concurrency: number,
-  { count, begin, took, records }: Many,
-): Promise<void> {
-  if (!Number.isInteger(concurrency) || concurrency < 1) {
-    throw invalidArgument('concurrency', concurrency, 'a whole number of at least 1')
+export type Many = Pick<Lanes, 'goOn'>
+
+/** `results` gets a copy of each result. */
+export class InputLanes extends Lanes {
+  readonly #inputs: readonly Uint8Array[]
+  readonly #results: Uint8Array[]
+  readonly #check: (input: Uint8Array) => void
+
+  constructor(
+    awaited: AwaitedCalls,
+    inputs: readonly Uint8Array[],
+    results: Uint8Array[],
+    check: (input: Uint8Array) => void,
+  ) {
+    super(awaited, inputs.length)
+    this.#inputs = inputs
+    this.#results = results
+    this.#check = check
   }
-  return new Promise((resolve, reject) => {
-    const lanes: Waiting[] = []
-    let next = 0
-    let open = 1 // until all lanes have begun
-    let failure: { error: unknown } | undefined
-    const fail = (error: unknown): void => {
-      next = count
-      failure ??= { error }
-      if (records === undefined) reject(error as Error)
-      for (const lane of lanes) awaited.withdraw(lane)
-    }
-    const end = (): void => {
-      open -= 1
-      if (open > 0) return
-      if (failure === undefined) resolve()
-      else reject(failure.error as Error)
-    }
-    const takeNext = (call: Waiting): boolean => {
-      if (next >= count) return false
-      try {
-        begin(call, next)
-      } catch (error) {
-        fail(error)
-        return false
-      }
-      call.tag = next++
-      return true
-    }
-    const goOn = (call: Waiting, length: number): boolean => {
-      took(call, length)
-      return takeNext(call)
-    }
-    const failed = (error: unknown): void => {
-      fail(error)
-      end()
-    }
-    while (lanes.length < concurrency) {
-      const call = waitingCall(request, noInput, end, failed)
-      if (!takeNext(call)) break
-      call.goOn = goOn
-      call.records = records
-      lanes.push(call)
-      open += 1
-      awaited.begin(call)
-    }
-    end()
-    awaited.sendQueued()
-  })
+
+  protected begin(call: Waiting, index: number): void {
+    const input = this.#inputs[index]!
+    this.#check(input)
+    call.input = input
+  }
+
+  protected took(index: number, result: Uint8Array): void {
+    this.#results[index] = result
+  }
+}
+
+export class RecordLanes extends Lanes {
+  readonly #lengths: Uint32Array
+
+  constructor(awaited: AwaitedCalls, records: Records) {
+    super(awaited, records.lengths.length, records)
+    this.#lengths = records.lengths
+  }
+
+  protected begin(): void {}
+
+  protected took(index: number, _: Uint8Array, length: number): void {
+    this.#lengths[index] = length
+  }
 }

@@ -48,7 +48,8 @@ export class Records {
 
   /** Names input and output of record `index` in the request at `at`. */
   name(record: Uint32Array, at: number, index: number): void {
-    const [inputs, outputs] = [this.#inputs, this.#outputs]
+    const inputs = this.#inputs
+    const outputs = this.#outputs
     record[at + iInputRegion] = inputs.index
     record[at + iInputOffset] = inputs.offset + index * this.#inputBytes
     record[at + iInputLength] = this.#inputBytes

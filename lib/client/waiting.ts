@@ -2,6 +2,7 @@
 // latest by its deadline.
 import { RfaasError, type ErrorCode } from '../errors.js'
 import { graceUs } from './call-options.js'
+import type { Many } from './lanes.js'
 import type { Records } from './records.js'
 import type { WorkerConnection } from './worker-connection.js'
 
@@ -9,7 +10,7 @@ import type { WorkerConnection } from './worker-connection.js'
 // noticed two ticks late on this side.
 const tickMs = 20
 
-/** Of calls whose results are taken by goOn(), or not at all. */
+/** Of calls whose results are in the caller's memory, or that have none. */
 export const noResult = new Uint8Array(0)
 
 /** What the caller said of a call, or of many. */
@@ -26,12 +27,11 @@ export interface Waiting extends Request {
   /** By performance.now(); 0: no clock has been read for it yet. */
   deadline: number
   resolve: (result: Uint8Array) => void
-  /** Of a call that stands for many, one after the other: takes the result, of `length` bytes, and
-   * makes it the next one; false: there is none. */
-  goOn: ((call: Waiting, length: number) => boolean) | undefined
+  /** Of a call that stands for many, one after the other. */
+  many: Many | undefined
   /** Which of the many it is now. */
   tag: number
-  /** Where their inputs and outputs lie, if they are records. */
+  /** Where inputs and results of the many are, if they are records; else results are copies. */
   records: Records | undefined
   reject: (error: unknown) => void
   onAbort: (() => void) | undefined
@@ -54,26 +54,30 @@ export function waitingCall(
   input: Uint8Array,
   resolve: Waiting['resolve'],
   reject: Waiting['reject'],
+  many?: Many,
+  records?: Records,
 ): Waiting {
+  // In this order: what changes with each of many calls is in two cache lines and not in three, and the
+  // calls in flight fit a core's first cache.
   return {
-    name,
     index,
-    input,
     timeoutUs,
+    input,
     deadline: 0,
-    idempotent,
-    resolve,
-    reject,
-    goOn: undefined,
+    many,
     tag: 0,
-    records: undefined,
-    signal,
-    onAbort: undefined,
+    records,
     settled: false,
     at: undefined,
     slot: 0,
     mayHaveRun: false,
     waited: false,
+    name,
+    idempotent,
+    resolve,
+    reject,
+    signal,
+    onAbort: undefined,
     previous: undefined,
     next: undefined,
   }
@@ -191,7 +195,7 @@ export class WaitingCalls {
     if (call.previous === undefined) this.#first = call.next
     else call.previous.next = call.next
     if (call.next !== undefined) call.next.previous = call.previous
-    call.previous = undefined // whoever goes through the list may be here, and goes on
+    call.previous = call.next = undefined
   }
 
   #waits(call: Waiting): void {
@@ -206,7 +210,9 @@ export class WaitingCalls {
       return
     }
     const now = performance.now()
-    for (let call: Waiting | undefined = this.#first; call !== undefined; call = call.next) {
+    let next: Waiting | undefined
+    for (let call: Waiting | undefined = this.#first; call !== undefined; call = next) {
+      next = call.next // if that ends together with this one, the others are for the next tick
       startTime(call, now)
       if (call.settled || now < call.deadline) continue
       const time = `within ${call.timeoutUs / 1000} ms`
