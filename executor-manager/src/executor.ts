@@ -26,6 +26,8 @@ const backoffMs = { first: 100, most: 5000 }
 
 export interface ExecutorEvents {
   workerLost(event: WorkerLostEvent): void
+  /** As it was told to, after new calls were refused. */
+  workerStopped(event: WorkerLostEvent): void
   workerReady(event: WorkerReadyEvent): void
   served(calls: ServedCalls): void
   /** Once per process, when it is gone. */
@@ -210,7 +212,13 @@ export class Executor {
       const end = await process.ended
       const wasReady = place.endpoint !== undefined
       place.endpoint = undefined
-      if (signal.aborted) return
+      if (signal.aborted) {
+        // Calls that were on their way did not run: their client is told by what it had started last.
+        if (wasReady && this.#draining) {
+          this.#spec.events.workerStopped({ ...this.#lost(place, end), stopped: true })
+        }
+        return
+      }
       this.#logger.warn({ worker: place.index, cause: end.cause }, 'worker lost')
       if (wasReady) this.#spec.events.workerLost(this.#lost(place, end))
       died = performance.now() - startedAt < youngMs ? died + 1 : 0

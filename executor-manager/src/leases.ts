@@ -231,6 +231,7 @@ export class LeaseTable {
                 this.#options.workerLost()
                 this.#send(lease, 'worker-lost', event)
               },
+              workerStopped: (event) => this.#send(lease, 'worker-lost', event),
               workerReady: (event) => this.#send(lease, 'worker-ready', event),
               served: (served) => count(lease, served),
               measured: (cpuMs) => (lease.cpuMs += cpuMs),

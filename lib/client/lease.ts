@@ -302,7 +302,9 @@ export class Lease extends EventEmitter<LeaseEvents> {
     workerLost: (part: LeasedPart, event: WorkerLostEvent) => {
       for (const deployment of this.#deployments) {
         const worker = deployment.workerLost(part, event)
-        if (worker !== undefined) this.emit('workerLost', worker, event.cause)
+        if (worker !== undefined && event.stopped !== true) {
+          this.emit('workerLost', worker, event.cause)
+        }
       }
     },
     workerReady: (part: LeasedPart, event: WorkerReadyEvent) => {

@@ -580,6 +580,8 @@ export const WorkerLostEvent = Type.Object(
     requestId: Type.Optional(Type.String({ pattern: '^[0-9]{1,20}$' })),
     /** The request that it started last, decimal: those after it did not run. Absent when nobody knows. */
     lastStarted: Type.Optional(Type.String({ pattern: '^[0-9]{1,20}$' })),
+    /** It was told to end, because the lease is taken back: none takes its place. */
+    stopped: Type.Optional(Type.Literal(true)),
   },
   closed,
 )

@@ -205,4 +205,41 @@ export const batchSystem: Scenario[] = [
       return { seen: `${traffic.answered} ok; the job was over after ${startedMs} ms`, recoveredMs }
     },
   },
+  {
+    name: 'slurm-preempts-one-of-two',
+    fault:
+      'A regular job of Slurm wants one of two machines back that a lease spans, calls in flight',
+    promise:
+      'No call fails: the lease goes on on the other machine, its client is told of the part that goes; that machine is clean before Slurm has to kill.',
+    needs: 'slurm',
+    async run(stage) {
+      const cluster = await stage.harvested({ nodes: [1, 1] })
+      const { slurm } = cluster
+      const client = await stage.client(cluster)
+      const options = { ...leaseOptions, cores: 2, nodes: 2, wait: '30s' }
+      const lease = await stage.lease(client, options)
+      const functions = await lease.deploy(nativePackage(), deployOptions)
+      await recovered(functions)
+      const [job] = (await slurm.harvestJobs('RUNNING')).filter(({ nodes }) => nodes === 'n1')
+      assert(job !== undefined)
+      const heard: string[] = []
+      lease.on('partRevoking', (node) => heard.push(`${node} revoking`))
+      lease.on('partLost', (node) => heard.push(`${node} lost`))
+      const lost = once(lease, 'partLost', { signal: AbortSignal.timeout(slurmMs) })
+      const traffic = new Traffic(functions)
+      await slurm.submit('sleep 1', { cores: 1, node: 'n1' })
+      await lost
+      await traffic.next()
+      assert.deepEqual(heard, ['n1 revoking', 'n1 lost'])
+      await until(
+        'the harvest job is over',
+        async () => (await slurm.job(job.job_id)).job_state === 'COMPLETED',
+        slurmMs,
+      )
+      const recoveredMs = await harvestedAgain(stage, client)
+      const { answered, failures } = await traffic.stop()
+      assert.deepEqual(failures, [])
+      return { seen: `${answered} ok, then on n2 alone`, recoveredMs }
+    },
+  },
 ]
