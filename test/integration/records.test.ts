@@ -11,7 +11,6 @@ import {
   nativePackage,
   nodePackage,
   pattern,
-  provider,
   sleeps,
   startCluster,
   type Cluster,
@@ -265,12 +264,9 @@ describe('of many calls', () => {
       )
     }
   })
-})
 
-test.skipIf(provider !== 'shm')('records end with their functions', async () => {
-  const worker = new LoneWorker('native', nativePackage())
-  try {
-    const functions = await worker.connect()
+  test('none outlives its functions', async () => {
+    const functions = await start().connect()
     const inputs = inRow(functions, [sleeps(20_000), sleeps(20_000)])
     const call = functions.mapRecords('sleep_ms', inputs, functions.allocate(2), {
       inputBytes: 4,
@@ -278,7 +274,5 @@ test.skipIf(provider !== 'shm')('records end with their functions', async () => 
     })
     functions.destroy()
     await expect(call).rejects.toMatchObject({ code: 'ERR_RFAAS_CLOSED' })
-  } finally {
-    worker.close()
-  }
+  })
 })
