@@ -58,8 +58,9 @@ export class Journal {
     return this.#owed
   }
 
-  began(lease: string): void {
-    void this.#put({ lease, used: { heldMs: 0, cpuMs: 0 } })
+  /** Resolves as `ended` does. */
+  began(lease: string): Promise<void> {
+    return this.#put({ lease, used: { heldMs: 0, cpuMs: 0 } })
   }
 
   /** What leases have used so far. */

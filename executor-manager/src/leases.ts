@@ -33,6 +33,7 @@ const lookAgainMs = 60_000
 // Beyond the grace period, for the last processes of a lease whose cores the next one waits for.
 const handOverMs = 2000
 const maxStreamsPerLease = 16
+const maxUnheard = 64
 const revokedBy = 'the resource manager takes the lease back'
 
 export interface LeaseTableOptions {
@@ -50,7 +51,7 @@ export interface LeaseTableOptions {
   /** How long running calls may go on after the end. */
   graceMs: number
   logger: Logger
-  began(lease: string): void
+  began(lease: string): Promise<void>
   /** What the resource manager has to hear. */
   active(lease: string): void
   closed(lease: string, used: LeaseClosed, cores: number): Promise<void>
@@ -68,6 +69,8 @@ interface Notice {
 
 interface NodeLease {
   claims: LeaseClaims
+  /** Resolves when it is on disk that the lease has begun here. */
+  recorded: Promise<void>
   since: number
   timer: NodeJS.Timeout | undefined
   executors: Map<string, Executor>
@@ -75,6 +78,9 @@ interface NodeLease {
   starting: Map<Promise<unknown>, ExecutorRequest>
   stop: AbortController
   streams: Set<EventStream>
+  /** What became of workers before the first stream was there; undefined from then on, or when it was
+   * too much. */
+  unheard: { event: string; data: unknown }[] | undefined
   requests: Map<string, ExecutorRequest>
   cpuMs: number
   /** As its workers count them; undefined until one has. */
@@ -173,12 +179,14 @@ export class LeaseTable {
     this.#fence.admitted(claims)
     const lease: NodeLease = {
       claims,
+      recorded: this.#options.began(claims.lease),
       since: performance.now(),
       timer: undefined,
       executors: new Map(),
       starting: new Map(),
       stop: new AbortController(),
       streams: new Set(),
+      unheard: [],
       requests: new Map(),
       cpuMs: 0,
       calls: undefined,
@@ -187,7 +195,6 @@ export class LeaseTable {
     }
     this.#leases.set(claims.lease, lease)
     this.#armExpiry(lease)
-    this.#options.began(claims.lease)
   }
 
   /** Of every lease on the node: what it has used so far. */
@@ -229,10 +236,10 @@ export class LeaseTable {
             events: {
               workerLost: (event) => {
                 this.#options.workerLost()
-                this.#send(lease, 'worker-lost', event)
+                this.#report(lease, 'worker-lost', event)
               },
-              workerStopped: (event) => this.#send(lease, 'worker-lost', event),
-              workerReady: (event) => this.#send(lease, 'worker-ready', event),
+              workerStopped: (event) => this.#report(lease, 'worker-lost', event),
+              workerReady: (event) => this.#report(lease, 'worker-ready', event),
               served: (served) => count(lease, served),
               measured: (cpuMs) => (lease.cpuMs += cpuMs),
             },
@@ -252,6 +259,8 @@ export class LeaseTable {
     lease.starting.set(starting, request)
     try {
       const executor = await starting
+      // If this manager is killed now, the next one must know that the lease has ended with it.
+      await lease.recorded
       if (caller.aborted) {
         await this.#stop(lease, executor, 0)
         throw hungUp(id)
@@ -277,8 +286,9 @@ export class LeaseTable {
     await this.#stop(lease, executor, this.#options.graceMs)
   }
 
-  /** The stream begins with the notice, if there is one, and with the workers that are not the ones
-   * of the executor's start any more. */
+  /** The stream begins with the notice, if there is one. Then the first one has all that became of
+   * workers: whoever connects to them need not listen before. Later ones have those that are not the
+   * ones of the executor's start any more. */
   subscribe(id: string, stream: EventStream): void {
     const lease = this.#require(id)
     if (lease.streams.size >= maxStreamsPerLease) {
@@ -291,6 +301,12 @@ export class LeaseTable {
     stream.onClose(() => lease.streams.delete(stream))
     const notice = this.#notices.get(id)
     if (notice !== undefined) stream.send('lease-revoking', this.#noticeOf(notice))
+    const { unheard } = lease
+    lease.unheard = undefined
+    if (unheard !== undefined) {
+      for (const { event, data } of unheard) stream.send(event, data)
+      return
+    }
     for (const executor of lease.executors.values()) {
       for (const endpoint of executor.replaced) {
         stream.send('worker-ready', { executor: executor.id, endpoint })
@@ -458,6 +474,13 @@ export class LeaseTable {
 
   #send(lease: NodeLease, event: string, data: unknown): void {
     for (const stream of lease.streams) stream.send(event, data)
+  }
+
+  /** Of a worker. */
+  #report(lease: NodeLease, event: string, data: unknown): void {
+    this.#send(lease, event, data)
+    lease.unheard?.push({ event, data })
+    if ((lease.unheard?.length ?? 0) > maxUnheard) lease.unheard = undefined
   }
 
   #noticeOf({ untilMs, reason }: Notice): LeaseRevokingEvent {

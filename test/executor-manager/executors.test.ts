@@ -254,6 +254,21 @@ describe('executors', () => {
     expect((await late.next<WorkerReadyEvent>('worker-ready')).endpoint).toEqual(endpoint)
   })
 
+  it('have what became of them kept for whoever listens first', async () => {
+    const cluster = await startCluster()
+    const { lease, token } = await grant(cluster)
+    const { url } = cluster.node
+    const executor = await startExecutor(url, token, script)
+    const [worker] = childrenOf(process.pid)
+    process.kill(worker as number, 'SIGBUS')
+    await eventually(() => ![undefined, worker].includes(childrenOf(process.pid)[0]), 'another')
+    const heard = listen(url, lease.id, token)
+    const lost = await heard.next<WorkerLostEvent>('worker-lost')
+    expect(lost).toMatchObject({ executor: executor.id, cause: 'worker 0 was killed by SIGBUS' })
+    const { endpoint } = await heard.next<WorkerReadyEvent>('worker-ready')
+    expect(endpoint.ticket).not.toBe(executor.workers[0]?.ticket)
+  })
+
   it('are ended on their node when the lease expires, and the ledger gets what they used', async () => {
     const cluster = await startCluster()
     const { lease, token } = await grant(cluster, { durationMs: 3000 })

@@ -105,10 +105,10 @@ describe('the journal', () => {
     const path = join(temporaryDirectory(), 'leases.journal')
     const journal = await Journal.open(path, logger)
     const used = { heldMs: 10, cpuMs: 5 }
-    journal.began('l-owed')
+    void journal.began('l-owed')
     await journal.ended('l-owed', used)
     for (let i = 0; i < 3000; i += 1) {
-      journal.began(`l-${i}`)
+      void journal.began(`l-${i}`)
       journal.checkpoint([[`l-${i}`, used]])
       journal.confirmed(`l-${i}`)
       if (i % 100 === 0) await journal.ended('l-owed', used)
