@@ -33,7 +33,7 @@ export interface Session {
 
 export interface Driver {
   readonly description: string
-  /** Ours, or what a Node user would take instead. */
-  readonly kind: 'rfaas' | 'peer'
+  /** Ours, what a Node user would take instead, or what nobody can do without. */
+  readonly kind: 'rfaas' | 'peer' | 'floor'
   open(options: OpenOptions, step: Step): Promise<Session>
 }

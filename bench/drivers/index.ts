@@ -1,4 +1,5 @@
 // By the names that tables, files and the command line use.
+import { bareRequests } from './bare-requests.js'
 import { direct } from './direct.js'
 import type { Driver } from './driver.js'
 import { grpc } from './grpc.js'
@@ -14,6 +15,7 @@ export const drivers = {
   warm,
   node: nodeSync,
   nodeAwaited,
+  bareRequests,
   direct,
   piscina,
   grpc,

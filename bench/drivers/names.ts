@@ -11,6 +11,7 @@ const names: Readonly<Record<string, Name>> = {
   bareFloor: { label: 'floor, bytes not looked at', kind: 'floor' },
   eventfd: { label: 'eventfd ping-pong', kind: 'floor' },
   memcpy: { label: 'memcpy', kind: 'floor' },
+  bareRequests: { label: 'two bare requests', kind: 'floor' },
   ib_write_lat: { label: 'ib_write_lat', kind: 'floor' },
   ib_write_bw: { label: 'ib_write_bw', kind: 'floor' },
   invokeSync: { label: 'rfaas invokeSync', kind: 'rfaas' },

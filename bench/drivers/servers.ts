@@ -12,28 +12,40 @@ export interface Servers {
   close(): Promise<void>
 }
 
-/** Starts servers/NAME-server.js on each of the workers' cores. */
+/** Starts one on each of the workers' cores. */
 export async function startServers(
   name: 'fastify' | 'functions-framework' | 'grpc',
   { workerCores, maxPayloadBytes }: OpenOptions,
   step: Step,
 ): Promise<Servers> {
   step('begin')
-  const program = join(import.meta.dirname, 'servers', `${name}.js`)
-  const children = workerCores.map((core) => forkOn([core], program, [String(maxPayloadBytes)]))
-  const ports = await Promise.all(children.map(portOf))
+  const servers = await Promise.all(
+    workerCores.map((core) => startServer(name, [core], [String(maxPayloadBytes)])),
+  )
   step('spawn')
   return {
-    ports,
-    pids: children.map(({ pid }) => pid!),
+    ports: servers.map(({ port }) => port),
+    pids: servers.map(({ pid }) => pid),
     close: async () => {
-      await Promise.all(
-        children.map(async (child) => {
-          const exited = once(child, 'exit')
-          child.disconnect()
-          await exited
-        }),
-      )
+      await Promise.all(servers.map((server) => server.close()))
+    },
+  }
+}
+
+/** Starts servers/NAME.js on these cores. */
+export async function startServer(
+  name: string,
+  cores: readonly number[],
+  args: readonly string[],
+): Promise<{ port: number; pid: number; close(): Promise<void> }> {
+  const child = forkOn(cores, join(import.meta.dirname, 'servers', `${name}.js`), args)
+  return {
+    port: await portOf(child),
+    pid: child.pid!,
+    close: async () => {
+      const exited = once(child, 'exit')
+      child.disconnect()
+      await exited
     },
   }
 }

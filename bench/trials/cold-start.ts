@@ -3,8 +3,9 @@
 // their server.
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import { withCluster, type Cluster } from '../cluster.js'
+import { withCluster } from '../cluster.js'
 import { DriverProcess } from '../driver-process.js'
+import { withBareServers } from '../drivers/bare-requests.js'
 import type { DriverName } from '../drivers/index.js'
 import type { Point } from '../results.js'
 import { distributionOf } from '../statistics.js'
@@ -26,27 +27,31 @@ export const coldStart: Trial = {
     const { client, workers } = context.cores
     // On all cores: a worker that has just started spins on its own, while the client only waits.
     const managers = [client, ...workers]
-    const run = (cold: Cluster, pooled: Cluster): Promise<void> =>
-      eachRound(context, 'cold-start', names, async (driver) => {
+    const run = (cold: string, pooled: string, bare: string): Promise<void> =>
+      eachRound(context, 'cold-start', ['bareRequests', ...names], async (driver) => {
+        if (driver === 'bareRequests') return starts(context, bare, driver, 'floor')
         if (!isRfaas(driver)) return starts(context, cold, driver, 'server')
         await starts(context, cold, driver, 'first')
         await starts(context, cold, driver, 'cached')
         await starts(context, pooled, driver, 'pool')
         await startsPerSecond(context, cold, driver)
       })
-    return withCluster(
-      workers,
-      (cold) => withCluster(workers, (pooled) => run(cold, pooled), { managers, pool: 1 }),
-      { managers },
+    return withBareServers(managers, (bare) =>
+      withCluster(
+        workers,
+        (cold) =>
+          withCluster(workers, (pooled) => run(cold.url, pooled.url, bare), { managers, pool: 1 }),
+        { managers },
+      ),
     )
   },
 }
 
 async function starts(
   context: Context,
-  cluster: Cluster,
+  url: string,
   driver: DriverName,
-  state: 'first' | 'cached' | 'pool' | 'server',
+  state: 'first' | 'cached' | 'pool' | 'server' | 'floor',
 ): Promise<void> {
   const times = new Map<string, number[]>()
   const note = (name: string, ns: number): void => {
@@ -54,13 +59,13 @@ async function starts(
   }
   const process = DriverProcess.start(context.cores.client)
   try {
-    const options = openOptions(context, cluster.url, {
+    const options = openOptions(context, url, {
       function: 'echo',
       firstTime: state === 'first',
     })
     // The first one warms the managers and this client's code up.
     for (let i = 0; i <= samplesOf(context); ++i) {
-      if (state === 'pool') await sleep(refillMs)
+      if (state === 'pool' || state === 'floor') await sleep(refillMs)
       const parts = await process.ask('cold', { driver, options, payloadBytes })
       if (i === 0) continue
       for (const name of new Set(parts.map((part) => part.name))) {
@@ -88,13 +93,9 @@ async function starts(
 }
 
 /** As many clients as the node has cores to lend start one executor after the other. */
-async function startsPerSecond(
-  context: Context,
-  cluster: Cluster,
-  driver: DriverName,
-): Promise<void> {
+async function startsPerSecond(context: Context, url: string, driver: DriverName): Promise<void> {
   const { workers, client } = context.cores
-  const options = openOptions(context, cluster.url, { function: 'echo' })
+  const options = openOptions(context, url, { function: 'echo' })
   const ask = { driver, options, payloadBytes }
   const processes = workers.map(() => DriverProcess.start(client))
   try {

@@ -135,6 +135,7 @@ describe.runIf(cores >= 2)('npm run bench', () => {
       for (const state of ['first', 'cached', 'pool']) expect(parts(driver, state)).toEqual(known)
     }
     expect(parts('fastify', 'server')).toEqual(['spawn', 'first call', 'total'])
+    expect(parts('bareRequests', 'floor')).toEqual(['lease', 'spawn', 'first call', 'total'])
   })
 
   test('workers that idle have memory, and leases a rate', () => {
