@@ -333,6 +333,26 @@ TEST_P(FabricTest, AnAccessThatIsNotAllowedEndsTheConnectionOnBothSides) {
     }
 }
 
+TEST_P(FabricTest, WhatHasArrivedIsDeliveredBeforeAFailedSendEndsTheConnection) {
+    connect();
+    client_.post_receives(2);
+    server_.post_receives(1);
+    server_.other = nullptr;  // the client does not look meanwhile
+    SendRequest last = server_.request(Opcode::kWriteImm, 0, 0);
+    last.immediate = 7;
+    ASSERT_EQ(server_.pair->post_send(last), 0);
+    ASSERT_EQ(server_.take().status, Status::kSuccess);
+    SendRequest late = to_server(client_.request(Opcode::kWriteImm, 0, 8), 0);
+    late.rkey ^= 0x5500;  // the server is about to end, and its memory is gone already
+    ASSERT_EQ(client_.pair->post_send(late), 0);
+    const Completion received = client_.take();
+    EXPECT_EQ(received.status, Status::kSuccess);
+    EXPECT_EQ(received.opcode, Opcode::kReceiveWrite);
+    EXPECT_EQ(received.immediate, 7u);
+    EXPECT_EQ(client_.take().status, Status::kRemoteAccess);
+    EXPECT_EQ(client_.take().status, Status::kFlushed);
+}
+
 TEST_P(FabricTest, ASegmentOutsideItsRegionIsALocalError) {
     for (const uint8_t flags : {kSignaled, static_cast<SendFlags>(kSignaled | kInline)}) {
         connect();

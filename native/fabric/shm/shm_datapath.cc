@@ -435,12 +435,11 @@ void ShmQueuePair::complete(const SendRequest& request, uint64_t sends, uint32_t
 }
 
 void ShmQueuePair::fail(const SendRequest& request, uint64_t sends, Status status) {
-    Completion completion;
-    completion.id = request.id;
-    completion.queue_pair = number_;
-    completion.status = status;
-    completion.opcode = request.opcode;
-    send_queue_->push(completion, this, sends);
+    Completion failed;
+    failed.id = request.id;
+    failed.queue_pair = number_;
+    failed.status = status;
+    failed.opcode = request.opcode;
     // If it waited it is the first of the queue: it has its completion, flush() takes the others.
     if (!waiting_.empty() && waiting_.front().sends == sends) {
         for (int i = 0; i < waiting_.front().request.segment_count; ++i) {
@@ -449,6 +448,11 @@ void ShmQueuePair::fail(const SendRequest& request, uint64_t sends, Status statu
         }
         waiting_.pop_front();
     }
+    // What has arrived was there before: a peer that ends lets go of its memory right after its
+    // last messages.
+    Completion arrived;
+    while (consume(&arrived, 1) == 1) receive_queue_->push(arrived, this, 0);
+    send_queue_->push(failed, this, sends);
     enter_error();
     flush();
 }
