@@ -77,8 +77,9 @@ export class PackageStore {
     const temporary = this.#path(`.upload-${randomBytes(12).toString('hex')}`)
     // Leases have users of their own, which must read it where it is shown to them; nobody else gets
     // into the folder.
-    const file = known ? undefined : await open(temporary, 'wx', 0o444)
+    const file = known ? undefined : await open(temporary, 'wx', 0o400)
     try {
+      await file?.chmod(0o444) // whatever the umask
       const digest = createHash('sha256')
       let length = 0
       for await (const chunk of bytes as AsyncIterable<Buffer>) {

@@ -103,7 +103,8 @@ bool restrict_files(const Config& config, std::string* reason) {
         return failed("/proc");
     }
     for (const char* name : {"null", "zero", "full", "random", "urandom"}) {
-        if (!rules.allow(std::string("/dev/") + name, kUsing)) return failed(name);
+        const std::string path = std::string("/dev/") + name;
+        if (!rules.allow(path, kUsing)) return failed(path);
     }
     for (const std::string& path : config.device) {
         if (!rules.allow(path, kUsing)) return failed(path);

@@ -416,6 +416,8 @@ int main(int argc, char** argv) {
     // Ends are decided by the manager, and by the worker itself; a terminal's signals do not reach
     // us.
     ::setsid();
+    // Folders of the place are open to its user, whatever the manager's own files are.
+    ::umask(022);
     for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGPIPE}) ::signal(signal, SIG_IGN);
     // Nothing that the manager has open, and forgot to keep for itself, goes further than this.
     if (close_descriptors(kHeldFd + 1) < 0) fail("start", because("cannot close inherited files"));

@@ -47,6 +47,18 @@ describe('an executor manager', () => {
     },
   )
 
+  test.skipIf(reasons['a lease'] !== undefined)(
+    'confines as much, and runs functions, when its own files are for nobody else',
+    async () => {
+      const usual = (await start('root')).layers
+      await node?.close()
+      const closed = await start('root with a umask of 077')
+      expect(closed.layers).toEqual(usual)
+      const { attack } = await deploy(closed, hostileScript)
+      expect(await attack('list', '/')).toContain('tmp')
+    },
+  )
+
   test('that is told so confines nothing, and still runs functions', async () => {
     const open = await start('root', '--confinement', 'off')
     expect(open.layers.size).toBe(0)

@@ -15,7 +15,8 @@ const root = join(import.meta.dirname, '..', '..')
 const main = join(root, 'dist', 'executor-manager', 'src', 'main.js')
 const nobody = 65534
 
-export type Host = 'root' | 'another user' | 'a root without namespaces'
+export type Host =
+  'root' | 'root with a umask of 077' | 'another user' | 'a root without namespaces'
 
 /** Why the host cannot be had here. */
 export function missing(host: Host): string | undefined {
@@ -57,12 +58,12 @@ export async function startNode(host: Host, ...flags: string[]): Promise<Node> {
   if (user !== undefined) chownSync(own, user, user)
   // Any user has to get to its own folder in there; the keys beside it have folders of their own.
   execFileSync('chmod', ['711', folder])
-  const prefix =
-    host === 'a root without namespaces'
-      ? ['setpriv', '--bounding-set=-sys_admin', '--inh-caps=-sys_admin']
-      : []
+  const prefixes: Partial<Record<Host, string[]>> = {
+    'root with a umask of 077': ['sh', '-c', 'umask 077; exec "$0" "$@"'],
+    'a root without namespaces': ['setpriv', '--bounding-set=-sys_admin', '--inh-caps=-sys_admin'],
+  }
   const command = [
-    ...prefix,
+    ...(prefixes[host] ?? []),
     process.execPath,
     main,
     ...['--port', '0', '--name', 'node-1', '--cores', '2', '--log-level', 'warn'],
