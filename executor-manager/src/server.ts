@@ -1,6 +1,6 @@
 // The routes for clients. All of /v1 needs a lease token; what a lease may see and end is its own.
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { Readable } from 'node:stream'
+import type { Readable } from 'node:stream'
 import { Type } from 'typebox'
 import {
   ExecutorInfo,
@@ -148,8 +148,7 @@ async function takeIn(
   code: string,
 ): Promise<void> {
   leases.refuseIfRevoking(lease)
-  if (await packages.has(sha256)) return
-  const outcome = await packages.put(sha256, Readable.from([Buffer.from(code, 'base64')]))
+  const outcome = await packages.putShort(sha256, Buffer.from(code, 'base64'))
   if (outcome === 'stored') metrics.packagesStored.inc()
 }
 
