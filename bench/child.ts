@@ -3,7 +3,7 @@
 import { drivers, type DriverName } from './drivers/index.js'
 import type { OpenOptions, Session } from './drivers/driver.js'
 import { makeInput, verify, type FunctionName } from './functions/functions.js'
-import { cpuNsOf } from './processes.js'
+import { cpuNsOf, ownCpuNs } from './processes.js'
 import {
   measureLatency,
   measureRate,
@@ -59,12 +59,12 @@ async function handle(request: Request): Promise<unknown> {
       )
     case 'rate':
       return checked(request.ask.payloadBytes, async ({ operation, servers }) => {
-        const pids = [process.pid, ...servers, ...request.ask.others]
+        const cpuNs = (): number => ownCpuNs() + cpuNsOf([...servers, ...request.ask.others])
         let before = 0
         const round = await measureRate(operation, request.ask.depth, request.ask, () => {
-          before = cpuNsOf(pids)
+          before = cpuNs()
         })
-        return { ...round, cpuNs: cpuNsOf(pids) - before }
+        return { ...round, cpuNs: cpuNs() - before }
       })
     case 'cold':
       return coldStart(request.ask)
