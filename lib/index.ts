@@ -9,12 +9,5 @@ export type {
   RecordOptions,
 } from './client/call-options.js'
 export { RfaasError, type ErrorCode, type ErrorDetails } from './errors.js'
-export type {
-  HarvestInfo,
-  JobUsage,
-  JobUsageReport,
-  LeaseInfo,
-  LeasePart,
-  LeaseState,
-  NodeInfo,
-} from './control/schemas.js'
+export type { HarvestInfo, JobUsage, JobUsageReport } from './control/report-schemas.js'
+export type { LeaseInfo, LeasePart, LeaseState, NodeInfo } from './control/schemas.js'

@@ -1,7 +1,7 @@
 // `rfaas harvest`: what the batch system runs and leaves idle, and what is harvested.
 import { Command } from 'commander'
 
-import type { HarvestNode } from '../control/schemas.js'
+import type { HarvestNode } from '../control/report-schemas.js'
 import { formatBytes } from '../units.js'
 import { jsonOption, withTarget, type Target } from './options.js'
 import { note, print, printable, printJson, table } from './output.js'

@@ -2,7 +2,7 @@
 import { Command, InvalidArgumentError, Option } from 'commander'
 
 import type { Usage } from '../client/client.js'
-import type { JobUsage, JobUsageReport } from '../control/schemas.js'
+import type { JobUsage, JobUsageReport } from '../control/report-schemas.js'
 import { jsonOption, withTarget, type Target } from './options.js'
 import { note, print, printJson, table } from './output.js'
 

@@ -1,11 +1,9 @@
 // A program's connection to a resource manager.
+import { HarvestInfo, JobUsageReport, UsageReport } from '../control/report-schemas.js'
 import {
   DrainRequest,
-  HarvestInfo,
-  JobUsageReport,
   LeaseList,
   NodeList,
-  UsageReport,
   type LeaseInfo,
   type NodeInfo,
   type Runtime,

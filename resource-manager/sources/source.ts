@@ -2,7 +2,8 @@
 // started by whoever runs the machines, and register by themselves; there is nothing to do. Any other
 // source starts executor managers where something is idle. They register like all others, and the
 // manager treats them alike: a source may fail, hang or be wrong, and no lease ends because of it.
-import type { HarvestInfo, NodeInfo } from '../../lib/control/schemas.js'
+import type { HarvestInfo } from '../../lib/control/report-schemas.js'
+import type { NodeInfo } from '../../lib/control/schemas.js'
 import type { JobRecord } from '../stores/store.js'
 
 export const sourceNames = ['static', 'slurm'] as const

@@ -2,7 +2,7 @@
 import type { Registry } from 'prom-client'
 import type { Logger } from '../../lib/control/log.js'
 import { openPrincipal } from '../../lib/control/principal.js'
-import type { HarvestInfo } from '../../lib/control/schemas.js'
+import type { HarvestInfo } from '../../lib/control/report-schemas.js'
 import { createSlurmMetrics, type SlurmMetrics } from '../sources/slurm/metrics.js'
 import type { SlurmConfig } from '../sources/slurm/options.js'
 import { SlurmSource } from '../sources/slurm/slurm.js'

@@ -15,7 +15,7 @@ import { openShared, type Several } from './several.js'
 
 export type { ResourceManagerOptions } from './config.js'
 
-export { UsageReport } from '../../lib/control/schemas.js'
+export { UsageReport } from '../../lib/control/report-schemas.js'
 
 export interface RunningResourceManager {
   /** Base URL, with the port that was really bound. */

@@ -3,7 +3,7 @@
 // to its elapsed time times its cores, whatever anybody says.
 import type { Clock } from '../../lib/control/clock.js'
 import type { Principal } from '../../lib/control/principal.js'
-import type { JobUsage, JobUsageQuery, JobUsageReport } from '../../lib/control/schemas.js'
+import type { JobUsage, JobUsageQuery, JobUsageReport } from '../../lib/control/report-schemas.js'
 import { placeIn } from '../schedulers/sorted.js'
 import type { SeenJob } from '../sources/source.js'
 import type { JobRecord, LeaseRecord, Store } from '../stores/store.js'

@@ -4,11 +4,17 @@ import { Type } from 'typebox'
 import { watchCaller } from '../../lib/control/caller.js'
 import type { Principal } from '../../lib/control/principal.js'
 import {
-  DrainRequest,
   HarvestInfo,
-  HeartbeatReply,
   JobUsageQuery,
   JobUsageReport,
+  UsageEntries,
+  UsageEntriesQuery,
+  UsageQuery,
+  UsageReport,
+} from '../../lib/control/report-schemas.js'
+import {
+  DrainRequest,
+  HeartbeatReply,
   LeaseClosed,
   LeaseGrant,
   LeaseInfo,
@@ -21,10 +27,6 @@ import {
   NodeWelcome,
   RenewRequest,
   RevokeRequest,
-  UsageEntries,
-  UsageEntriesQuery,
-  UsageQuery,
-  UsageReport,
 } from '../../lib/control/schemas.js'
 import type { ControlServer } from '../../lib/control/server.js'
 import { RfaasError } from '../../lib/errors.js'

@@ -6,7 +6,7 @@ import type {
   UsageEntriesQuery,
   UsageEntry,
   UsageQuery,
-} from '../../lib/control/schemas.js'
+} from '../../lib/control/report-schemas.js'
 import type { LedgerEntry, LedgerPosition, Store, TenantUsage } from '../stores/store.js'
 import { requireClient, sees } from './access.js'
 import { Ledger } from './ledger.js'

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 
-import type { HarvestInfo } from '../../lib/control/schemas.js'
+import type { HarvestInfo } from '../../lib/control/report-schemas.js'
 import { openLmdbStore } from '../../resource-manager/stores/lmdb.js'
 import type { Store } from '../../resource-manager/stores/store.js'
 import { BatchCluster, type BatchJob } from '../slurm/batch-cluster.js'

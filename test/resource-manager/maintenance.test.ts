@@ -1,7 +1,7 @@
 // What the operator does to nodes.
 import { afterEach, describe, expect, it } from 'vitest'
 import { request } from '../../lib/control/http.js'
-import { UsageEntries } from '../../lib/control/schemas.js'
+import { UsageEntries } from '../../lib/control/report-schemas.js'
 import {
   cleanUp,
   grant,

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterEach, describe, expect, it } from 'vitest'
 import { events, request } from '../../lib/control/http.js'
-import { UsageEntries } from '../../lib/control/schemas.js'
+import { UsageEntries } from '../../lib/control/report-schemas.js'
 import {
   cleanUp,
   grant,

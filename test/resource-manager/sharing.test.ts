@@ -1,7 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { request } from '../../lib/control/http.js'
-import { LeaseGrant, UsageEntries, UsageReport } from '../../lib/control/schemas.js'
+import { UsageEntries, UsageReport } from '../../lib/control/report-schemas.js'
+import { LeaseGrant } from '../../lib/control/schemas.js'
 import { verifyToken } from '../../lib/control/token.js'
 import {
   cleanUp,

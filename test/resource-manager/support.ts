@@ -9,13 +9,13 @@ import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { events, request } from '../../lib/control/http.js'
 import { createLogger } from '../../lib/control/log.js'
+import { UsageReport } from '../../lib/control/report-schemas.js'
 import {
   HeartbeatReply,
   LeaseGrant,
   LeaseInfo,
   NodeList,
   NodeWelcome,
-  UsageReport,
   type EndEvent,
   type LeasePart,
   type LeaseRequest,

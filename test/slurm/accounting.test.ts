@@ -5,7 +5,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, describe, expect, test } from 'vitest'
 
 import { request } from '../../lib/control/http.js'
-import { UsageEntries, type JobUsage, type JobUsageReport } from '../../lib/control/schemas.js'
+import {
+  UsageEntries,
+  type JobUsage,
+  type JobUsageReport,
+} from '../../lib/control/report-schemas.js'
 import type { Analysis } from '../../resource-manager/utilization/analysis.js'
 import { rfaas } from '../cli/support.js'
 import { bytes, deployOptions, nativePackage } from '../integration/support.js'

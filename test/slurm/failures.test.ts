@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'
 
 import { request } from '../../lib/control/http.js'
-import { UsageEntries } from '../../lib/control/schemas.js'
+import { UsageEntries } from '../../lib/control/report-schemas.js'
 import type { Functions } from '../../lib/index.js'
 import { bytes, deployOptions, nativePackage } from '../integration/support.js'
 import { FalseCommands } from './false-commands.js'

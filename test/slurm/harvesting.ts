@@ -2,7 +2,7 @@
 import { join } from 'node:path'
 
 import { request } from '../../lib/control/http.js'
-import { HarvestInfo } from '../../lib/control/schemas.js'
+import { HarvestInfo } from '../../lib/control/report-schemas.js'
 import { Daemon, type DaemonOptions } from '../faults/daemon.js'
 import type { BatchCluster } from './batch-cluster.js'
 

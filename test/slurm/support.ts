@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { TestContext } from 'vitest'
 
-import type { HarvestInfo } from '../../lib/control/schemas.js'
+import type { HarvestInfo } from '../../lib/control/report-schemas.js'
 import { Client } from '../../lib/index.js'
 import type { Daemon, DaemonOptions } from '../faults/daemon.js'
 import { BatchCluster, type BatchClusterOptions, type BatchNodeOptions } from './batch-cluster.js'

@@ -2,7 +2,8 @@
 import { chmodSync, writeFileSync } from 'node:fs'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { events, request } from '../../lib/control/http.js'
-import { LeaseGrant, LeaseList, NodeList, UsageReport } from '../../lib/control/schemas.js'
+import { UsageReport } from '../../lib/control/report-schemas.js'
+import { LeaseGrant, LeaseList, NodeList } from '../../lib/control/schemas.js'
 import { routeAccess } from '../../resource-manager/src/access.js'
 import { cleanUp, Keys, onCleanUp, recordingLogger, startManager } from './support.js'
 

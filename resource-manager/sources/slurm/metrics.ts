@@ -1,6 +1,6 @@
 // What Prometheus sees of the source `slurm`.
 import { Counter, Gauge, type Registry } from 'prom-client'
-import type { HarvestInfo } from '../../../lib/control/schemas.js'
+import type { HarvestInfo } from '../../../lib/control/report-schemas.js'
 
 export interface SlurmMetrics {
   polls: Counter<'outcome'>

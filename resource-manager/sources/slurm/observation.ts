@@ -1,5 +1,5 @@
 // What Slurm said, in our words. Pure.
-import type { HarvestNode, PlannedStart } from '../../../lib/control/schemas.js'
+import type { HarvestNode, PlannedStart } from '../../../lib/control/report-schemas.js'
 import type { SlurmJob, SlurmNode } from './batch-system.js'
 import type { BatchNode, HarvestJob } from './planning.js'
 

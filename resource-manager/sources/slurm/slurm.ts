@@ -4,7 +4,8 @@
 // nothing is started and nothing is given back: what runs goes on.
 import { userInfo } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { HarvestInfo, HarvestJobInfo, NodeInfo } from '../../../lib/control/schemas.js'
+import type { HarvestInfo, HarvestJobInfo } from '../../../lib/control/report-schemas.js'
+import type { NodeInfo } from '../../../lib/control/schemas.js'
 import type { Logger } from '../../../lib/control/log.js'
 import type { ManagedNodes, NodeSource, SeenJob } from '../source.js'
 import { BatchSystem } from './batch-system.js'
