@@ -32,8 +32,7 @@ export class Child {
   readonly exited: Promise<ChildExit>
   #gone = false
 
-  /** Throws ERR_RFAAS_EXECUTOR. Environment and working folder are the caller's choice: the given one, and
-   * the root. */
+  /** It has no environment but `env`, and begins in the root folder. Throws ERR_RFAAS_EXECUTOR. */
   constructor(
     program: Program,
     env: Readonly<Record<string, string>>,

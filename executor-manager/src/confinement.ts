@@ -199,9 +199,12 @@ async function tryOnce(
     const program = { command: sandboxProgram(), args: ['--nothing'] }
     const { child, assign } = spawnConfined(program, settings, {}, claim?.lock)
     assign({ tmp_bytes: 2 ** 20, processes: 16, files: 64 })
-    const timer = setTimeout(() => child.kill(), probeMs)
-    let said: UnconfinedEvent | undefined
     const events = child.pipes[3]!
+    const timer = setTimeout(() => {
+      child.kill()
+      events.destroy() // somebody else may hold its other end
+    }, probeMs)
+    let said: UnconfinedEvent | undefined
     const heard = new Promise((resolve) => events.once('close', resolve))
     readLines(events, maxEventBytes, {
       line: (text) => (said ??= parse(text)),

@@ -65,7 +65,7 @@ export function createMetrics(
   return {
     enclosures: new Counter({
       name: 'rfaas_node_leases_begun_total',
-      help: 'Leases whose first worker came from the pool, or from nothing',
+      help: 'Leases whose first worker came from the pool, was prepared while the lease was granted, or came from nothing',
       labelNames: ['runtime', 'from'],
       registers,
     }),

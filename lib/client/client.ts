@@ -3,6 +3,7 @@ import { HarvestInfo, JobUsageReport, UsageReport } from '../control/report-sche
 import {
   DrainRequest,
   LeaseList,
+  LeaseRequest,
   NodeList,
   type LeaseInfo,
   type NodeInfo,
@@ -12,7 +13,6 @@ import { parseUrls } from '../control/manager-urls.js'
 import { checkArgument } from '../control/check.js'
 import { keyOfEnvironment, readKey } from '../control/keys.js'
 import { caOfEnvironment, Transport } from '../control/transport.js'
-import { LeaseRequest } from '../control/schemas.js'
 import { RfaasError } from '../errors.js'
 import { hostId } from '../host.js'
 import { parseBytes, parseDuration } from '../units.js'

@@ -7,11 +7,13 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { Readable } from 'node:stream'
+import { afterEach } from 'vitest'
 
 import { workerProgram } from '../../executor-manager/src/paths.js'
 import { Functions } from '../../lib/client/functions.js'
 import type { Runtime, WorkerEndpoint } from '../../lib/control/schemas.js'
 import { native } from '../../lib/native.js'
+import { nativePackage } from './support.js'
 
 export const slots = 4
 const bytes = 4096
@@ -116,5 +118,18 @@ export class LoneWorker {
     for (const functions of this.#functions) functions.destroy()
     this.process.kill('SIGKILL')
     rmSync(this.#folder, { recursive: true })
+  }
+}
+
+/** Starts native workers for the tests around the call; each ends with its test. */
+export function nativeWorkers(): () => LoneWorker {
+  const started: LoneWorker[] = []
+  afterEach(() => {
+    for (const worker of started.splice(0)) worker.close()
+  })
+  return () => {
+    const worker = new LoneWorker('native', nativePackage())
+    started.push(worker)
+    return worker
   }
 }

@@ -1,8 +1,8 @@
 // mapRecords: inputs and outputs of a fixed size, side by side in registered memory.
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 
 import type { Functions, Lease } from '../../lib/index.js'
-import { LoneWorker, slots } from './lone-worker.js'
+import { nativeWorkers, slots, type LoneWorker } from './lone-worker.js'
 import {
   bytes,
   deployOptions,
@@ -201,15 +201,7 @@ describe('records', () => {
 })
 
 describe('of many calls', () => {
-  const workers: LoneWorker[] = []
-  function start(): LoneWorker {
-    const worker = new LoneWorker('native', nativePackage())
-    workers.push(worker)
-    return worker
-  }
-  afterEach(() => {
-    for (const worker of workers.splice(0)) worker.close()
-  })
+  const start = nativeWorkers()
 
   /** Marks, the first of which fails: `mark` cannot write there. */
   function failingMarks(worker: LoneWorker, count: number): { paths: string[]; all: Uint8Array[] } {

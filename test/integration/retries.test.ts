@@ -1,9 +1,9 @@
 // Calls whose worker ends or stops: what is sent again, what is not, and what the caller is told.
 import { join } from 'node:path'
-import { afterEach, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 
 import { workersOf } from '../faults/proc.js'
-import { LoneWorker, slots } from './lone-worker.js'
+import { nativeWorkers, slots } from './lone-worker.js'
 import {
   bytes,
   deployOptions,
@@ -17,15 +17,7 @@ import {
 
 const failure = (call: Promise<unknown>): Promise<unknown> => call.catch((error: unknown) => error)
 
-const workers: LoneWorker[] = []
-function start(): LoneWorker {
-  const worker = new LoneWorker('native', nativePackage())
-  workers.push(worker)
-  return worker
-}
-afterEach(() => {
-  for (const worker of workers.splice(0)) worker.close()
-})
+const start = nativeWorkers()
 
 /** Until `mark` has begun with this path. */
 async function running(path: string): Promise<void> {

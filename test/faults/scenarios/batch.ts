@@ -11,7 +11,7 @@ import { outcomeOf, recovered, sleepers, summary, Traffic, word } from '../calls
 import type { HarvestedCluster, HarvestOptions } from '../harvested-cluster.js'
 import { nativePackage } from '../packages.js'
 import { isAlive, signal, until, workersOf } from '../proc.js'
-import type { Scenario } from '../scenario.js'
+import type { Scenario, Seen } from '../scenario.js'
 import { deployOptions, type Stage } from '../stage.js'
 
 /** One of two cores: the other one shows whether more is granted. */
@@ -39,6 +39,23 @@ async function harvested(stage: Stage, options: HarvestOptions = {}): Promise<Ha
   return { cluster, slurm, job: await cluster.runningJob(), client, lease, functions }
 }
 
+/** Slurm is used again, with the same job and the same lease, and no call has failed. */
+async function unharmed(
+  { cluster, job, client, lease }: Harvested,
+  traffic: Traffic,
+): Promise<Seen> {
+  const recoveredMs = await until(
+    'Slurm is used again',
+    async () => (await cluster.info()).state === 'ok',
+  )
+  assert.equal((await cluster.runningJob()).job_id, job.job_id)
+  const { answered, failures } = await traffic.stop()
+  assert.deepEqual(failures, [])
+  const [known] = (await client.leases()).filter(({ id }) => id === lease.id)
+  assert.equal(known?.state, 'active')
+  return { seen: `${answered} ok, same job, same lease`, recoveredMs }
+}
+
 /** Calls that came too late say so. */
 function assertRefused({ failures }: Traffic): void {
   for (const { code } of failures) assert.match(code, /^ERR_RFAAS_LEASE_(REVOKED|ENDED)$/)
@@ -60,23 +77,15 @@ export const batchSystem: Scenario[] = [
       'No call fails and no lease ends; what is free can be leased; harvesting goes on with the same jobs when it is back.',
     needs: 'slurm',
     async run(stage) {
-      const { cluster, slurm, job, client, lease, functions } = await harvested(stage)
+      const all = await harvested(stage)
+      const { cluster, slurm, client, functions } = all
       await slurm.saved()
       const traffic = new Traffic(functions)
       await slurm.killController()
       await until('Slurm is known to fail', async () => (await cluster.info()).state === 'failing')
       await (await stage.lease(client, leaseOptions)).release()
       slurm.startController()
-      const recoveredMs = await until(
-        'Slurm is used again',
-        async () => (await cluster.info()).state === 'ok',
-      )
-      assert.equal((await cluster.runningJob()).job_id, job.job_id)
-      const { answered, failures } = await traffic.stop()
-      assert.deepEqual(failures, [])
-      const [known] = (await client.leases()).filter(({ id }) => id === lease.id)
-      assert.equal(known?.state, 'active')
-      return { seen: `${answered} ok, same job, same lease`, recoveredMs }
+      return unharmed(all, traffic)
     },
   },
   {
@@ -87,9 +96,8 @@ export const batchSystem: Scenario[] = [
     needs: 'slurm',
     async run(stage) {
       const commands = new FalseCommands(join(stage.folder, 'bin'))
-      const { cluster, job, client, lease, functions } = await harvested(stage, {
-        env: commands.env,
-      })
+      const all = await harvested(stage, { env: commands.env })
+      const { cluster, client, functions } = all
       const traffic = new Traffic(functions)
       const told = async (reason: RegExp): Promise<boolean> =>
         reason.test((await cluster.info()).reason ?? '')
@@ -101,16 +109,7 @@ export const batchSystem: Scenario[] = [
       await until('squeue is known to fail', () => told(/^squeue printed what is not JSON/))
       await (await stage.lease(client, leaseOptions)).release()
       commands.restore('squeue')
-      const recoveredMs = await until(
-        'Slurm is used again',
-        async () => (await cluster.info()).state === 'ok',
-      )
-      assert.equal((await cluster.runningJob()).job_id, job.job_id)
-      const { answered, failures } = await traffic.stop()
-      assert.deepEqual(failures, [])
-      const [known] = (await client.leases()).filter(({ id }) => id === lease.id)
-      assert.equal(known?.state, 'active')
-      return { seen: `${answered} ok, same job, same lease`, recoveredMs }
+      return unharmed(all, traffic)
     },
   },
   {
