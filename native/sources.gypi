@@ -57,6 +57,7 @@
     ],
     "test_sources": [
       "native/test/fabric_test.cc",
+      "native/test/fabric_batch_test.cc",
       "native/test/fabric_connection_test.cc",
       "native/test/shm_test.cc",
       "native/test/shm_hostile_test.cc",

@@ -14,6 +14,9 @@ namespace {
 constexpr uint64_t kConnectNs = 10'000'000'000;
 constexpr uint32_t kLeastDepth = 64;
 constexpr size_t kLine = 64;
+// Receives that are taken are posted again so many at a time, as the channels do it.
+constexpr uint32_t kReceiveBatch = 16;
+static_assert(kReceiveBatch <= kLeastDepth / 2);
 
 }  // namespace
 
@@ -65,7 +68,7 @@ fabric::QueuePairOptions Endpoint::queue_pair_options() const {
 }
 
 void Endpoint::post_receives() {
-    for (uint32_t i = 0; i < queue_depth_; ++i) check(pair_->post_receive({}), "post_receive");
+    check(pair_->post_receives({}, queue_depth_), "post_receives");
 }
 
 void Endpoint::take_peer(const std::vector<uint8_t>& data) {
@@ -137,7 +140,10 @@ int Endpoint::poll(uint32_t* slots, int max) {
         if (completion[i].opcode != fabric::Opcode::kReceiveWrite) continue;
         if (completion[i].immediate >= slots_) die("a message for a slot that there is not");
         slots[received++] = completion[i].immediate;
-        check(pair_->post_receive({}), "post_receive");
+        if (++receives_taken_ == kReceiveBatch) {
+            receives_taken_ = 0;
+            check(pair_->post_receives({}, kReceiveBatch), "post_receives");
+        }
     }
     return received;
 }

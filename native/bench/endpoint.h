@@ -57,6 +57,7 @@ class Endpoint {
     fabric::RemoteKey peer_;
     uint32_t inline_bytes_ = 0;
     uint64_t sent_ = 0;
+    uint32_t receives_taken_ = 0;  // since some were posted
     // Receives seen while a send waited for room.
     std::vector<uint32_t> early_;
 };

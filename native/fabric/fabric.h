@@ -197,7 +197,11 @@ class QueuePair {
     // 0, or a negative errno: -EAGAIN queue full, -ENOTCONN not connected, -EINVAL bad request,
     // -EMSGSIZE inline too long. Receives may be posted before the connection is established.
     [[nodiscard]] virtual int post_send(const SendRequest& request) = 0;
-    [[nodiscard]] virtual int post_receive(const ReceiveRequest& request) = 0;
+    // `count` receives that are the same, announced to the device or the peer once.
+    [[nodiscard]] virtual int post_receives(const ReceiveRequest& request, uint32_t count) = 0;
+    [[nodiscard]] int post_receive(const ReceiveRequest& request) {
+        return post_receives(request, 1);
+    }
     // Behind the last of several requests that were posted with kMore.
     virtual void ring() = 0;
     // Readable when next_event() has something.
@@ -264,7 +268,7 @@ class Provider {  // static lifetime; thread-safe
 };
 
 // A plugin exports this one C symbol; `version` guards against a stale file beside a newer addon.
-inline constexpr uint32_t kProviderAbi = 2;
+inline constexpr uint32_t kProviderAbi = 3;
 inline constexpr char kProviderEntry[] = "rfaas_fabric_provider";
 using ProviderEntry = Provider* (*)(uint32_t abi);
 

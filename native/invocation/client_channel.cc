@@ -44,7 +44,7 @@ int ClientChannel::open() {
     }
     // Each worker: all receives, and every send may be waiting for its completion.
     const uint64_t depth =
-        uint64_t{limits_.workers} * (queue_depth(limits_.slots) + send_depth(limits_.slots));
+        uint64_t{limits_.workers} * (receive_depth(limits_.slots) + send_depth(limits_.slots));
     if (depth > device_->info().max_completion_depth) return -ENOSPC;
     int rc = device_->create_completion_queue(static_cast<uint32_t>(depth), &queue_);
     if (rc < 0) return rc;
@@ -77,17 +77,14 @@ int ClientChannel::connect(uint32_t index, std::string_view address,
     options.send_queue = queue_.get();
     options.receive_queue = queue_.get();
     options.send_depth = send_depth(limits_.slots);
-    options.receive_depth = queue_depth(limits_.slots);
+    options.receive_depth = receive_depth(limits_.slots);
     // A header and a small payload; larger inline areas cost send queue memory on NICs.
     options.inline_bytes = std::min<uint32_t>(device_->info().max_inline_bytes, 220);
     int rc = device_->connect(address, options, &hello, sizeof hello, &worker.pair);
     if (rc < 0) return rc;
     worker.receive.id = receive_id(index, worker);
-    for (uint32_t i = 0; i < queue_depth(limits_.slots); ++i) {
-        rc = worker.pair->post_receive(worker.receive);
-        if (rc < 0) return rc;
-    }
-    return 0;
+    worker.receives_taken = 0;
+    return worker.pair->post_receives(worker.receive, options.receive_depth);
 }
 
 ConnectProgress ClientChannel::connect_step(uint32_t index, std::string* reason) {
@@ -218,9 +215,9 @@ int ClientChannel::write_table(uint32_t index, uint32_t first, uint32_t count) {
     return post(worker, request);
 }
 
-// Sends are unsignalled but for one in queue_depth(), which retires the others.
+// Sends are unsignalled but for one now and then, which retires the others.
 int ClientChannel::post(Worker& worker, fabric::SendRequest& request) {
-    if (++worker.unsignaled >= queue_depth(limits_.slots)) {
+    if (++worker.unsignaled >= sends_per_signal(limits_.slots)) {
         request.flags |= fabric::kSignaled;
         worker.unsignaled = 0;
     }
@@ -332,7 +329,10 @@ bool ClientChannel::take(const fabric::Completion& completion, CallOutcome* out)
     }
     // Fails when the connection has ended behind this reply, which is none the worse for it; the
     // receives that are flushed then tell of the end.
-    (void)worker.pair->post_receive(worker.receive);
+    if (++worker.receives_taken == kReceiveBatch) [[unlikely]] {
+        worker.receives_taken = 0;
+        (void)worker.pair->post_receives(worker.receive, kReceiveBatch);
+    }
     worker.owed[slot] = 0;
     --in_flight_;
     out->worker = index;

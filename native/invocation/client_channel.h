@@ -119,7 +119,8 @@ class ClientChannel {
         fabric::ReceiveRequest receive;
         uint32_t inline_bytes = 0;
         uint64_t slot_stride = 0;
-        uint32_t unsignaled = 0;
+        uint32_t unsignaled = 0;      // sends since the last that was signalled
+        uint32_t receives_taken = 0;  // since some were posted
         uint32_t connections = 0;  // tells completions of this connection from those of older ones
         bool connected = false;
         std::vector<uint64_t> owed;  // by slot: id of the request that a reply is owed to, or 0

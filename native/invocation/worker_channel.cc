@@ -82,7 +82,7 @@ int WorkerChannel::open(const WorkerOptions& options, std::string* reason) {
     slots_.resize(slots);
     callable_ = options.function_count;
     *reason = "cannot create the completion queue";
-    rc = device_->create_completion_queue(2 * queue_depth(slots) + send_depth(slots), &queue_);
+    rc = device_->create_completion_queue(2 * receive_depth(slots) + send_depth(slots), &queue_);
     if (rc < 0) return rc;
     *reason = "cannot listen on " + options.address;
     rc = device_->listen(options.address, 16, &listener_);
@@ -179,16 +179,15 @@ void WorkerChannel::admit(std::unique_ptr<fabric::ConnectionRequest> request) {
     options.send_queue = queue_.get();
     options.receive_queue = queue_.get();
     options.send_depth = send_depth(options_.slots);
-    options.receive_depth = queue_depth(options_.slots);
+    options.receive_depth = receive_depth(options_.slots);
     options.inline_bytes = std::min<uint32_t>(device_->info().max_inline_bytes, 220);
     int rc = request->prepare(options, &pair_);
     if (rc < 0) {
         events_->refused(request->peer(), "no resources for a queue pair");
         return;
     }
-    for (uint32_t i = 0; i < options.receive_depth && rc == 0; ++i) {
-        rc = pair_->post_receive(kReceive);
-    }
+    receives_taken_ = 0;
+    rc = pair_->post_receives(kReceive, options.receive_depth);
     std::memset(table_->data(), 0, table_->length());
     if (!resumed) {
         std::fill(slots_.begin(), slots_.end(), Slot{});
@@ -272,8 +271,8 @@ bool WorkerChannel::accept_request(const fabric::Completion& completion, Call* c
     }
     const uint32_t index = completion.immediate;
     wire::RequestHeader header;
-    if (pair_->post_receive(kReceive) < 0 || completion.byte_length < sizeof header ||
-        index >= slots_.size() || slots_[index].state != SlotState::kAnswered) [[unlikely]] {
+    if (!receive_again() || completion.byte_length < sizeof header || index >= slots_.size() ||
+        slots_[index].state != SlotState::kAnswered) [[unlikely]] {
         const uint32_t inquired = index ^ wire::kInquiry;
         if (completion.byte_length == sizeof header && inquired < slots_.size()) {
             take_inquiry(inquired);
@@ -334,6 +333,14 @@ bool WorkerChannel::accept_request(const fabric::Completion& completion, Call* c
         tell(call->arrived_ns);
     stats_.arrived(index, call->arrived_ns);
     return true;
+}
+
+// A receive has been taken. False: the connection is lost.
+bool WorkerChannel::receive_again() {
+    if (++receives_taken_ < kReceiveBatch) [[likely]]
+        return true;
+    receives_taken_ = 0;
+    return pair_->post_receives(kReceive, kReceiveBatch) == 0;
 }
 
 // Our client has come back and asks for the answer to a request.
@@ -439,10 +446,10 @@ void WorkerChannel::aim_text(uint32_t index, uint32_t length, fabric::SendReques
     request->rkey = control.rkey;
 }
 
-// One in queue_depth() sends is signalled and retires the others. A send queue that is full is
+// One send in sends_per_signal() is signalled and retires the others. A send queue that is full is
 // drained; requests that arrive meanwhile wait in arrived_.
 void WorkerChannel::post(fabric::SendRequest& request) {
-    if (++unsignaled_ >= queue_depth(options_.slots)) {
+    if (++unsignaled_ >= sends_per_signal(options_.slots)) {
         request.flags |= fabric::kSignaled;
         unsignaled_ = 0;
     }

@@ -118,6 +118,7 @@ class WorkerChannel {
     void admit(std::unique_ptr<fabric::ConnectionRequest> request);
     void drop_client();
     [[nodiscard]] bool accept_request(const fabric::Completion& completion, Call* call);
+    [[nodiscard]] bool receive_again();
     void take_inquiry(uint32_t slot);
     void answer(uint32_t slot, uint32_t immediate, uint32_t length);
     void send_answer(uint32_t slot);
@@ -145,7 +146,8 @@ class WorkerChannel {
     wire::CallStatus refusal_ = wire::CallStatus::kOk;
     fabric::SendRequest answer_;  // the last one: a new one would have to be zeroed
     uint32_t inline_bytes_ = 0;
-    uint32_t unsignaled_ = 0;
+    uint32_t unsignaled_ = 0;      // sends since the last that was signalled
+    uint32_t receives_taken_ = 0;  // since some were posted
     uint32_t idle_looks_ = 0;
     uint64_t dropped_ = 0;  // of listener_->dropped(), told already
     std::atomic<uint64_t> unheeded_{0};

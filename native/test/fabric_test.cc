@@ -404,22 +404,6 @@ TEST_P(FabricTest, RequestsThatMakeNoSenseAreNotPosted) {
     EXPECT_EQ(client_.region->in_flight(), 0u);
 }
 
-TEST_P(FabricTest, APeerThatSleepsHearsOfSeveralSendsAtTheLatestByTheRing) {
-    connect();
-    server_.post_receives(3);
-    ASSERT_EQ(server_.queue->arm(), 0);
-    server_.poll();
-    for (int i = 0; i < 3; ++i) {
-        SendRequest request = client_.request(Opcode::kSend, 0, 0);
-        request.flags |= kMore;
-        ASSERT_EQ(client_.pair->post_send(request), 0);
-    }
-    client_.pair->ring();
-    EXPECT_TRUE(readable(server_.queue->fd(), kPatienceMs));
-    server_.queue->acknowledge();
-    for (uint64_t i = 0; i < 3; ++i) EXPECT_EQ(server_.take().id, 1000 + i);
-}
-
 // ── ends ────────────────────────────────────────────────────────────────────────────────────────
 
 TEST_P(FabricTest, APeerThatDisconnectsFlushesWhatIsPosted) {

@@ -112,7 +112,7 @@ class ShmQueuePair final : public QueuePair {
     [[nodiscard]] QueuePairState state() const override { return state_; }
     [[nodiscard]] uint32_t inline_bytes() const override { return inline_bytes_; }
     int post_send(const SendRequest& request) override;
-    int post_receive(const ReceiveRequest& request) override;
+    int post_receives(const ReceiveRequest& request, uint32_t count) override;
     void ring() override;
     [[nodiscard]] int fd() const override { return events_.get(); }
     ConnectionEvent next_event(std::vector<uint8_t>* data) override;

@@ -459,23 +459,25 @@ void ShmQueuePair::fail(const SendRequest& request, uint64_t sends, Status statu
 
 // ── receiving ───────────────────────────────────────────────────────────────────────────────────
 
-int ShmQueuePair::post_receive(const ReceiveRequest& request) {
+int ShmQueuePair::post_receives(const ReceiveRequest& request, uint32_t count) {
     if (state_ != QueuePairState::kConnected && state_ != QueuePairState::kConnecting) {
         return -ENOTCONN;
     }
-    if (receives_posted_ - receives_taken_ >= receive_depth_) return -EAGAIN;
+    if (count > receive_depth_ - (receives_posted_ - receives_taken_)) return -EAGAIN;
     MemoryRegion* region = request.segment.region;
     if (region != nullptr ? !region->contains(request.segment.address, request.segment.length)
                           : request.segment.length != 0) {
         return -EINVAL;
     }
-    if (region != nullptr) region->pin();
-    const uint64_t slot = receives_posted_ & (inbound_shape_.receive_depth - 1);
-    receives_[slot] = request;
     auto* lengths =
         reinterpret_cast<std::atomic<uint32_t>*>(inbound_.data() + inbound_shape_.lengths_offset());
-    lengths[slot].store(request.segment.length, std::memory_order_relaxed);
-    inbound_control_->receives.store(++receives_posted_, std::memory_order_release);
+    for (; count != 0; --count) {
+        if (region != nullptr) region->pin();
+        const uint64_t slot = receives_posted_++ & (inbound_shape_.receive_depth - 1);
+        receives_[slot] = request;
+        lengths[slot].store(request.segment.length, std::memory_order_relaxed);
+    }
+    inbound_control_->receives.store(receives_posted_, std::memory_order_release);
     if (inbound_control_->starved.load(std::memory_order_acquire) != 0) [[unlikely]] {
         if (inbound_control_->starved.exchange(0) != 0 && socket_.valid()) {
             const Message wake;

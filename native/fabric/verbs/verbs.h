@@ -135,8 +135,8 @@ class VerbsQueuePair final : public QueuePair {
     [[nodiscard]] QueuePairState state() const override { return state_; }
     [[nodiscard]] uint32_t inline_bytes() const override { return inline_bytes_; }
     int post_send(const SendRequest& request) override;
-    void ring() override {}  // every post rings the NIC's doorbell
-    int post_receive(const ReceiveRequest& request) override;
+    void ring() override;
+    int post_receives(const ReceiveRequest& request, uint32_t count) override;
     [[nodiscard]] int fd() const override { return epoll_.get(); }
     ConnectionEvent next_event(std::vector<uint8_t>* data) override;
     void disconnect() override;
@@ -161,6 +161,23 @@ class VerbsQueuePair final : public QueuePair {
         uint64_t id;
         MemoryRegion* region;
     };
+    struct Prepared {
+        ibv_send_wr wr;
+        ibv_sge list[2];
+        uint32_t length;
+        bool copied;
+    };
+    // Posted with kMore: waits for ring(), or for the next one that nothing follows.
+    static constexpr uint32_t kSendChain = 16;
+    static constexpr uint32_t kChainedBytes = 256;
+    struct Chained {
+        Prepared request;
+        uint8_t bytes[kChainedBytes];
+    };
+
+    [[nodiscard]] int prepare(const SendRequest& request, Prepared* out) const;
+    void remember(const SendRequest& request, const Prepared& prepared);
+    void chain(const SendRequest& request, const Prepared& prepared, bool more);
 
     [[nodiscard]] int make_ibv_queue_pair();
     [[nodiscard]] int to_init(bool resolved);
@@ -202,6 +219,8 @@ class VerbsQueuePair final : public QueuePair {
     UniqueFd epoll_, pending_, timer_;
     std::deque<std::pair<ConnectionEvent, std::vector<uint8_t>>> events_;
 
+    uint32_t chained_ = 0;
+    Chained chain_[kSendChain];
     std::vector<Send> sends_;  // rings; the counters only grow
     std::vector<Receive> receives_;
     uint64_t sends_posted_ = 0, sends_retired_ = 0;

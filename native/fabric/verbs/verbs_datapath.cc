@@ -6,6 +6,8 @@
 #include <time.h>
 
 #include <algorithm>
+#include <cstring>
+#include <utility>
 
 #include "fabric/verbs/verbs.h"
 
@@ -14,6 +16,7 @@ namespace rfaas::fabric::verbs {
 namespace {
 
 constexpr int kPollBatch = 16;
+constexpr uint32_t kReceiveChain = 16;
 constexpr uint64_t kReceiveBit = uint64_t{1} << 31;
 constexpr uint64_t kPositionMask = kReceiveBit - 1;
 constexpr uint64_t kNowhere = 0xffff'ffff'0000'0000;  // aligned, and outside every address space
@@ -208,7 +211,30 @@ void VerbsCompletionQueue::look_at_connections() {
 int VerbsQueuePair::post_send(const SendRequest& request) {
     if (state_ != QueuePairState::kConnected) return -ENOTCONN;
     if (sends_posted_ - sends_retired_ >= options_.send_depth) return -EAGAIN;
-    ibv_send_wr wr = {};
+    Prepared prepared;
+    const int rc = prepare(request, &prepared);
+    if (rc != 0) [[unlikely]]
+        return rc;
+    const bool more = (request.flags & kMore) != 0;
+    if (chained_ != 0 || more) [[unlikely]] {
+        if (!prepared.copied || prepared.length <= kChainedBytes) {
+            chain(request, prepared, more);
+            return 0;
+        }
+        ring();  // too long to be kept: it goes by itself, behind them
+    }
+    ibv_send_wr* refused = nullptr;
+    const int failed = ibv_post_send(qp_, &prepared.wr, &refused);
+    if (failed != 0) [[unlikely]]
+        return failed == ENOMEM ? -EAGAIN : -EINVAL;
+    remember(request, prepared);
+    return 0;
+}
+
+// What the device is to be asked for; nothing is posted.
+int VerbsQueuePair::prepare(const SendRequest& request, Prepared* out) const {
+    ibv_send_wr& wr = out->wr;
+    wr = {};
     if (!to_ibv(request.opcode, &wr.opcode) || request.segment_count > 2) return -EINVAL;
     const bool atomic =
         request.opcode == Opcode::kFetchAdd || request.opcode == Opcode::kCompareSwap;
@@ -217,16 +243,15 @@ int VerbsQueuePair::post_send(const SendRequest& request) {
                    request.remote_address % 8 != 0)) {
         return -EINVAL;
     }
-    ibv_sge list[2];
     uint64_t length = 0;
     bool copied = (request.flags & kInline) != 0;
     if (copied && (atomic || request.opcode == Opcode::kRead)) return -EINVAL;
     for (int i = 0; i < request.segment_count; ++i) {
         const Segment& segment = request.segments[i];
         length += segment.length;
-        list[i].addr = reinterpret_cast<uint64_t>(segment.address);
-        list[i].length = segment.length;
-        list[i].lkey =
+        out->list[i].addr = reinterpret_cast<uint64_t>(segment.address);
+        out->list[i].length = segment.length;
+        out->list[i].lkey =
             segment.region != nullptr ? static_cast<const VerbsRegion*>(segment.region)->lkey() : 0;
     }
     if (length > device_->info().max_message_bytes) return -EINVAL;
@@ -241,9 +266,11 @@ int VerbsQueuePair::post_send(const SendRequest& request) {
             }
         }
     }
+    out->length = static_cast<uint32_t>(length);
+    out->copied = copied;
 
     wr.wr_id = uint64_t{tag_} << 32 | (sends_posted_ & kPositionMask);
-    wr.sg_list = list;
+    wr.sg_list = out->list;
     wr.num_sge = request.segment_count;
     if ((request.flags & kSignaled) != 0) wr.send_flags |= IBV_SEND_SIGNALED;
     if ((request.flags & kFence) != 0) wr.send_flags |= IBV_SEND_FENCE;
@@ -262,46 +289,86 @@ int VerbsQueuePair::post_send(const SendRequest& request) {
         wr.wr.rdma.remote_addr = remote_address;
         wr.wr.rdma.rkey = static_cast<uint32_t>(request.rkey);
     }
-    ibv_send_wr* bad = nullptr;
-    const int rc = ibv_post_send(qp_, &wr, &bad);
-    if (rc != 0) [[unlikely]]
-        return rc == ENOMEM ? -EAGAIN : -EINVAL;
-
-    Send& send = sends_[sends_posted_++ & (sends_.size() - 1)];
-    send = {request.id, {}, static_cast<uint32_t>(length), request.opcode};
-    for (int i = 0; i < request.segment_count && !copied; ++i) {
-        send.regions[i] = request.segments[i].region;
-        if (send.regions[i] != nullptr) send.regions[i]->pin();
-    }
     return 0;
 }
 
-int VerbsQueuePair::post_receive(const ReceiveRequest& request) {
+void VerbsQueuePair::remember(const SendRequest& request, const Prepared& prepared) {
+    Send& send = sends_[sends_posted_++ & (sends_.size() - 1)];
+    send = {request.id, {}, prepared.length, request.opcode};
+    for (int i = 0; i < request.segment_count && !prepared.copied; ++i) {
+        send.regions[i] = request.segments[i].region;
+        if (send.regions[i] != nullptr) send.regions[i]->pin();
+    }
+}
+
+// Several requests are posted at once: each post takes the device's lock and rings its doorbell,
+// which on Soft-RoCE is a system call. Inline bytes are the caller's again when this returns.
+void VerbsQueuePair::chain(const SendRequest& request, const Prepared& prepared, bool more) {
+    Chained& link = chain_[chained_];
+    link.request = prepared;
+    link.request.wr.sg_list = link.request.list;
+    if (prepared.copied) {
+        uint8_t* end = link.bytes;
+        for (int i = 0; i < request.segment_count; ++i) {
+            const Segment& segment = request.segments[i];
+            if (segment.length != 0) std::memcpy(end, segment.address, segment.length);
+            end += segment.length;
+        }
+        link.request.list[0] = {reinterpret_cast<uint64_t>(link.bytes), prepared.length, 0};
+        link.request.wr.num_sge = prepared.length != 0 ? 1 : 0;
+    }
+    if (chained_ != 0) chain_[chained_ - 1].request.wr.next = &link.request.wr;
+    remember(request, prepared);
+    if (++chained_ == kSendChain || !more) ring();
+}
+
+void VerbsQueuePair::ring() {
+    const uint32_t count = std::exchange(chained_, 0);
+    if (count == 0 || state_ == QueuePairState::kClosed) return;
+    ibv_send_wr* refused = nullptr;
+    // In error, too: the device flushes them. There was room for all, so that a device which takes
+    // none of them is broken, although it has not said so yet.
+    if (ibv_post_send(qp_, &chain_[0].request.wr, &refused) != 0) [[unlikely]]
+        link_lost();
+}
+
+int VerbsQueuePair::post_receives(const ReceiveRequest& request, uint32_t count) {
     if (state_ != QueuePairState::kConnected && state_ != QueuePairState::kConnecting) {
         return -ENOTCONN;
     }
-    if (receives_posted_ - receives_retired_ >= options_.receive_depth) return -EAGAIN;
+    if (count > options_.receive_depth - (receives_posted_ - receives_retired_)) return -EAGAIN;
     const Segment& segment = request.segment;
     if (segment.region != nullptr ? !segment.region->contains(segment.address, segment.length)
                                   : segment.length != 0) {
         return -EINVAL;
     }
     ibv_sge sge = {};
-    ibv_recv_wr wr = {};
-    wr.wr_id = uint64_t{tag_} << 32 | kReceiveBit | (receives_posted_ & kPositionMask);
     if (segment.length != 0) {
         sge.addr = reinterpret_cast<uint64_t>(segment.address);
         sge.length = segment.length;
         sge.lkey = static_cast<const VerbsRegion*>(segment.region)->lkey();
-        wr.sg_list = &sge;
-        wr.num_sge = 1;
     }
-    ibv_recv_wr* bad = nullptr;
-    const int rc = ibv_post_recv(qp_, &wr, &bad);
-    if (rc != 0) [[unlikely]]
-        return rc == ENOMEM ? -EAGAIN : -EINVAL;
-    receives_[receives_posted_++ & (receives_.size() - 1)] = {request.id, segment.region};
-    if (segment.region != nullptr) segment.region->pin();
+    while (count != 0) {
+        ibv_recv_wr chain[kReceiveChain];
+        const uint32_t length = std::min(count, kReceiveChain);
+        for (uint32_t i = 0; i < length; ++i) {
+            const uint64_t position = (receives_posted_ + i) & kPositionMask;
+            chain[i].wr_id = uint64_t{tag_} << 32 | kReceiveBit | position;
+            chain[i].next = i + 1 < length ? &chain[i + 1] : nullptr;
+            chain[i].sg_list = &sge;
+            chain[i].num_sge = segment.length != 0 ? 1 : 0;
+        }
+        ibv_recv_wr* refused = nullptr;
+        const int rc = ibv_post_recv(qp_, chain, &refused);
+        const auto posted = rc == 0 ? length : static_cast<uint32_t>(refused - chain);
+        for (uint32_t i = 0; i < posted; ++i) {
+            receives_[receives_posted_++ & (receives_.size() - 1)] = {request.id, segment.region};
+            if (segment.region != nullptr) segment.region->pin();
+        }
+        if (rc != 0) [[unlikely]]
+            return rc == ENOMEM ? -EAGAIN : -EINVAL;
+        count -= length;
+    }
     return 0;
 }
 
