@@ -16,6 +16,9 @@ const needed = ['memory', 'pids']
 const wished = ['cpuset', 'cpu', 'cpuacct']
 // For processes that have been killed to be gone.
 const removalMs = 5000
+// Emptying a group waits for all processors, again and again: 1 to 16 ms of one of them, which nobody
+// who waits for cores has to wait for.
+const emptyAfterMs = 1000
 
 export interface GroupLimits {
   memoryBytes: number
@@ -32,6 +35,10 @@ interface Tree {
 
 export class Cgroups {
   readonly #tree: Tree
+  /** Groups in which nothing runs any more. */
+  readonly #retired: string[] = []
+  readonly #closing = new AbortController()
+  #emptying: Promise<void> | undefined
 
   private constructor(tree: Tree) {
     this.#tree = tree
@@ -52,20 +59,46 @@ export class Cgroups {
   /** Without limits, and with hardly any right to processors that somebody else wants. */
   create(): Cgroup {
     const name = `lease-${randomBytes(8).toString('hex')}`
-    return new Cgroup(this.#tree.version, this.#tree.folders, name)
+    const retire = (folder: string): void => {
+      this.#retired.push(folder)
+      this.#emptying ??= this.#empty()
+    }
+    return new Cgroup(this.#tree.version, this.#tree.folders, name, retire)
   }
 
-  close(): void {
+  /** When the groups of all leases are removed. */
+  async close(): Promise<void> {
+    this.#closing.abort()
+    await this.#emptying
     for (const folder of new Set(this.#tree.folders.values())) remove(folder)
+  }
+
+  /** Cached pages of files would keep the kernel's part of a group of version 1 in memory, for ever. */
+  async #empty(): Promise<void> {
+    const { signal } = this.#closing
+    await sleep(emptyAfterMs, undefined, { signal, ref: false }).catch(() => undefined)
+    for (let folder = this.#retired.shift(); folder !== undefined; folder = this.#retired.shift()) {
+      await writeFile(join(folder, 'memory.force_empty'), '0').catch(() => undefined)
+      remove(folder)
+    }
+    this.#emptying = undefined
   }
 }
 
 export class Cgroup {
   readonly #version: 1 | 2
   readonly #folders = new Map<string, string>()
+  readonly #retire: (folder: string) => void
 
-  constructor(version: 1 | 2, parents: ReadonlyMap<string, string>, name: string) {
+  /** `retire` removes a group of memory in which nothing runs, some time. */
+  constructor(
+    version: 1 | 2,
+    parents: ReadonlyMap<string, string>,
+    name: string,
+    retire: (folder: string) => void,
+  ) {
     this.#version = version
+    this.#retire = retire
     try {
       for (const [controller, parent] of parents) {
         const folder = join(parent, name)
@@ -125,20 +158,18 @@ export class Cgroup {
     return Number(/^oom_kill (\d+)$/m.exec(read(this.#file('memory', name)) ?? '')?.[1] ?? 0)
   }
 
-  /** Ends what is still in it, and removes it. Resolves when it is gone. */
+  /** Ends what is still in it, and removes it. Resolves when nothing runs in it any more. */
   async remove(): Promise<void> {
     const deadline = performance.now() + removalMs
+    const memory = this.#version === 1 ? this.#folders.get('memory') : undefined
     for (const folder of this.#all) {
-      // Cached pages of files would keep the kernel's part of the group in memory, for ever. It waits
-      // for all processors, which must not hold up other leases.
-      if (this.#version === 1 && existsSync(join(folder, 'memory.force_empty'))) {
-        await writeFile(join(folder, 'memory.force_empty'), '0').catch(() => undefined)
-      }
-      while (!remove(folder) && performance.now() < deadline) {
+      const gone = (): boolean => (folder === memory ? isEmpty(folder) : remove(folder))
+      while (!gone() && performance.now() < deadline) {
         this.#kill(folder)
         await sleep(5)
       }
     }
+    if (memory !== undefined) this.#retire(memory)
   }
 
   get #all(): Set<string> {
@@ -290,6 +321,10 @@ function remove(folder: string): boolean {
   } catch (error) {
     return (error as NodeJS.ErrnoException).code === 'ENOENT'
   }
+}
+
+function isEmpty(folder: string): boolean {
+  return (read(join(folder, 'cgroup.procs')) ?? '') === ''
 }
 
 function write(path: string, text: string): boolean {

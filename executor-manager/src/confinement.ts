@@ -120,7 +120,7 @@ export class Confinement {
         ({ name, active }) => !active && !(name === 'network' && allowNetwork),
       )
       if (lacking.length > 0) {
-        cgroups?.close()
+        await cgroups?.close()
         throw tooWeak(lacking)
       }
     }
@@ -140,8 +140,8 @@ export class Confinement {
     return this.has('mount') || !this.has('landlock')
   }
 
-  close(): void {
-    this.cgroups?.close()
+  async close(): Promise<void> {
+    await this.cgroups?.close()
   }
 }
 

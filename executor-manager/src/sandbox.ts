@@ -151,21 +151,27 @@ export function readablePaths(
   more: readonly string[],
   { network, rdma }: { network: boolean; rdma: boolean },
 ): string[] {
-  const root = packageRoot()
-  const own = ['build/Release', 'dist', 'package.json'].map((name) => join(root, name))
-  const found = new Set<string>()
-  for (const path of [
-    ...systemPaths,
-    ...(network ? networkPaths : []),
-    ...(rdma ? rdmaPaths : []),
-    process.execPath,
-    ...own,
-    ...more,
-  ]) {
+  // Of the system and of ourselves it stays what it is: looking each time is a tenth of a start.
+  everywhere ??= existing([...systemPaths, process.execPath, ...ownPaths()])
+  const found = new Set(everywhere)
+  for (const path of [...(network ? networkPaths : []), ...(rdma ? rdmaPaths : []), ...more]) {
     addPath(path, found)
   }
   // What lies below another one is there with it.
   return [...found].filter((path) => ![...found].some((other) => path.startsWith(`${other}/`)))
+}
+
+let everywhere: ReadonlySet<string> | undefined
+
+function ownPaths(): string[] {
+  const root = packageRoot()
+  return ['build/Release', 'dist', 'package.json'].map((name) => join(root, name))
+}
+
+function existing(paths: readonly string[]): Set<string> {
+  const found = new Set<string>()
+  for (const path of paths) addPath(path, found)
+  return found
 }
 
 /** The path, and where it leads if it is a link: the sandbox repeats links. */

@@ -6,7 +6,7 @@ export async function checkConfinement(): Promise<Finding[]> {
     const { Confinement } = await import('../../executor-manager/src/confinement.js')
     const { parseUidRange } = await import('../../executor-manager/src/uids.js')
     const confinement = await Confinement.detect({ mode: 'auto', uidRange: parseUidRange() })
-    confinement.close()
+    await confinement.close()
     return confinement.layers.map(({ name, active, detail, change }) => ({
       name,
       verdict: active ? 'ok' : 'note',

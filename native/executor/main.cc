@@ -22,8 +22,9 @@ using namespace rfaas;
 namespace {
 
 constexpr int kTimedOut = 124;  // exit code of a worker whose function ran past its deadline
-// Between two looks at stdin while the worker is hot.
-constexpr uint64_t kLookNs = 10'000'000;
+// Between two looks at stdin while the worker is hot: a look takes a thousandth of it, and whoever
+// stops the worker waits for it.
+constexpr uint64_t kLookNs = 1'000'000;
 constexpr size_t kMaxOrderBytes = 64;
 
 volatile sig_atomic_t stop_requested = 0;

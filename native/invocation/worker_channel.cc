@@ -258,7 +258,8 @@ int WorkerChannel::next(Call* call, uint64_t budget_ns) {
             const uint64_t now_ns = coarse_monotonic_ns();
             if (stats_.due(now_ns)) tell(now_ns);
         }
-        if (budget_ns == 0 || !spinner.wait()) return 0;
+        // Whoever spins does it for the next call of a client.
+        if (pair_ == nullptr || budget_ns == 0 || !spinner.wait()) return 0;
     }
 }
 

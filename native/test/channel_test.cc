@@ -94,6 +94,25 @@ TEST_F(ChannelTest, ASlotWhoseCallerStoppedWaitingStaysTakenUntilTheReply) {
     EXPECT_EQ(call(request(kEcho)).status, number(wire::CallStatus::kOk));
 }
 
+// Its process has other things to do: it may be told to end.
+TEST_F(ChannelTest, AWorkerWithoutAClientDoesNotWaitForCalls) {
+    struct Silent final : WorkerEvents {
+        void connected(const std::string&) override {}
+        void disconnected() override {}
+        void served(const std::string&) override {}
+        void refused(const std::string&, std::string_view) override {}
+    } events;
+    WorkerChannel channel(&events);
+    WorkerOptions options;
+    options.provider = "shm";
+    options.address = worker_->path() + "-alone";
+    options.slots = options.payload_bytes = options.output_bytes = options.function_count = 1;
+    std::string reason;
+    ASSERT_EQ(channel.open(options, &reason), 0) << reason;
+    Call call;
+    EXPECT_EQ(channel.next(&call, Spinner::kNoLimit), 0);
+}
+
 TEST_F(ChannelTest, TheDeadlineOfACallReachesItsFunction) {
     connect();
     CallRequest with = request(kDeadlineOf);
