@@ -62,9 +62,23 @@ export interface NativeConstants {
     | 'patienceUs'
     | 'resultLength'
     | 'outcomes'
+    | 'hold'
     | 'queued'
     | 'queue'
   >
+  readonly runRecord: RecordLayout<
+    | 'next'
+    | 'count'
+    | 'function'
+    | 'timeoutUs'
+    | 'inputRegion'
+    | 'inputOffset'
+    | 'inputBytes'
+    | 'outputRegion'
+    | 'outputOffset'
+    | 'outputBytes'
+  >
+  readonly turnRecord: RecordLayout<'run' | 'record'>
   readonly outcomeRecord: RecordLayout<'worker' | 'slot' | 'status' | 'length'>
   readonly workerRecord: RecordLayout<
     | 'budgetUs'
@@ -255,6 +269,15 @@ export interface NativeInvoker {
   /** Moves outcomes to `record`; returns how many. */
   poll(): number
   readonly record: ArrayBuffer
+  /** For each slot, worker by worker, whose turn it is (`turnRecord`): 0, or the number of a run. */
+  readonly turns: ArrayBuffer
+  /** Calls over records that follow each other without being told of: `run` is a `runRecord`, `lengths`
+   * has a word for each record. Both are the addon's until removeRun(). A slot whose turn names the run
+   * and the record that it was sent goes on with the run's next one when that call has succeeded. It
+   * does not, and the outcome is delivered, when there is none, when the call has failed, or while the
+   * record's `hold` is not 0; then the turn's run is 0, and its record is the one that ended. */
+  addRun(run: ArrayBuffer, lengths: ArrayBuffer): number
+  removeRun(run: number): void
   /** Calls back once, with null or why the worker cannot be reached; disconnect() cancels. The
    * worker is asked about the calls in doubt; with another ticket they end with `workerLost`. */
   connect(

@@ -29,6 +29,7 @@
       "native/addon/queue_pair.cc",
       "native/addon/listener.cc",
       "native/addon/invoker.cc",
+      "native/addon/record_runs.cc",
       "native/addon/worker.cc"
     ],
     "executor_sources": [

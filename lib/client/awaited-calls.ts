@@ -7,6 +7,7 @@ import { native, type NativeInvoker } from '../native.js'
 import {
   iAlone,
   iFunction,
+  iHold,
   iInputLength,
   iInputOffset,
   iInputRegion,
@@ -27,7 +28,15 @@ import {
 import { graceUs, type FunctionsSettings } from './call-options.js'
 import { PlaceFinder, type CallMemory } from './memory.js'
 import { callError, errnos, sendError } from './outcome.js'
-import { noResult, waitingCall, WaitingCalls, type Request, type Waiting } from './waiting.js'
+import {
+  catchUp,
+  noResult,
+  renew,
+  waitingCall,
+  WaitingCalls,
+  type Request,
+  type Waiting,
+} from './waiting.js'
 import { pickWorker, refusalOf, type WorkerConnection } from './worker-connection.js'
 
 const { answered, callStatuses, queueRoom, workerDown } = native.constants
@@ -39,7 +48,11 @@ export class AwaitedCalls {
   readonly #inputs: PlaceFinder
   readonly #workers: readonly WorkerConnection[]
   readonly #settings: FunctionsSettings
-  readonly #waiting = new WaitingCalls((call) => this.#sent(call, this.#submitWaiting(call)))
+  readonly #waiting = new WaitingCalls(
+    (call) => this.#sent(call, this.#submitWaiting(call)),
+    (queued) => (this.#record[iHold] = queued ? 1 : 0),
+    () => this.collect(),
+  )
   /** Where the last call went. */
   #at: WorkerConnection | undefined
   #worker = 0
@@ -121,6 +134,11 @@ export class AwaitedCalls {
     }
   }
 
+  /** Somebody wants a slot: of many calls that follow each other the next ones wait, until pump(). */
+  hold(): void {
+    this.#record[iHold] = 1
+  }
+
   /** As long as calls are in flight the event loop looks for their outcomes; those sent from here see
    * to it themselves. */
   attend(): void {
@@ -131,6 +149,8 @@ export class AwaitedCalls {
   repeatDoubtful(worker: WorkerConnection): void {
     for (const [slot, call] of worker.calls.entries()) {
       if (call === undefined || call.settled || !call.idempotent) continue
+      catchUp(call)
+      worker.setTurn(slot, 0, 0)
       worker.calls[slot] = undefined // the slot stays taken
       call.mayHaveRun = true
       this.#waiting.repeat(call)
@@ -199,8 +219,9 @@ export class AwaitedCalls {
 
   #writeCall(at: number, { index, input, tag, records }: Waiting, timeoutUs: number): void {
     this.#write(at, index, timeoutUs)
-    if (records === undefined) this.#writeBytes(at, input)
-    else records.name(this.#record, at, tag)
+    if (records === undefined) return this.#writeBytes(at, input)
+    records.name(this.#record, at, tag)
+    this.#at?.setTurn(this.#slot, records.number, tag)
   }
 
   /** Writes the request of a call to the slot that was taken, but for where its bytes are. */
@@ -267,6 +288,7 @@ export class AwaitedCalls {
       const call = connection.calls[slot]
       const status = record[at + oStatus] ?? 0
       const length = record[at + oLength] ?? 0
+      if (call !== undefined) catchUp(call)
       if (call === undefined || call.settled) {
         connection.release(slot)
       } else if (status === ok) {
@@ -289,9 +311,8 @@ export class AwaitedCalls {
   /** Sends the next of many calls in the slot of the last one, which saves most of what finding one
    * and remembering the call costs. Unless others wait for a slot, or this worker is not to be used. */
   #goOn(call: Waiting, connection: WorkerConnection, worker: number, slot: number): void {
-    call.deadline = 0
-    call.waited = call.mayHaveRun = false
-    if (!this.#waiting.queued && connection.ready) {
+    renew(call)
+    if (this.#record[iHold] === 0 && connection.ready) {
       this.#at = connection
       this.#worker = worker
       this.#slot = slot

@@ -1,10 +1,11 @@
-// Where in the invoker's record of 32-bit words the fields lie: one request, outcomes, and a queue of
-// requests. Constants of this module and not fields of an object, because a call writes ten of them.
+// Where in the invoker's records of 32-bit words the fields lie: one request, outcomes, and a queue of
+// requests; runs of records, and turns. Constants of this module and not fields of an object, because a
+// call writes ten of them.
 import { native } from '../native.js'
 
-const { callRecord, outcomeRecord, queueRoom } = native.constants
+const { callRecord, outcomeRecord, queueRoom, runRecord, turnRecord } = native.constants
 
-const word = (layout: typeof callRecord | typeof outcomeRecord, offset: number): number => {
+const word = (layout: { size: number }, offset: number): number => {
   if (offset % 4 !== 0 || offset >= layout.size) throw new RangeError('a record is not of words')
   return offset / 4
 }
@@ -23,6 +24,7 @@ export const iAlone = word(callRecord, callRecord.alone)
 export const iPatience = word(callRecord, callRecord.patienceUs)
 export const iResultLength = word(callRecord, callRecord.resultLength)
 export const iOutcomes = word(callRecord, callRecord.outcomes)
+export const iHold = word(callRecord, callRecord.hold)
 export const iQueued = word(callRecord, callRecord.queued)
 export const iQueue = word(callRecord, callRecord.queue)
 
@@ -35,3 +37,21 @@ export const oWorker = word(outcomeRecord, outcomeRecord.worker)
 export const oSlot = word(outcomeRecord, outcomeRecord.slot)
 export const oStatus = word(outcomeRecord, outcomeRecord.status)
 export const oLength = word(outcomeRecord, outcomeRecord.length)
+
+/** Words of a run of records, and its fields. */
+export const runWords = runRecord.size / 4
+export const rNext = word(runRecord, runRecord.next)
+export const rCount = word(runRecord, runRecord.count)
+export const rFunction = word(runRecord, runRecord.function)
+export const rTimeout = word(runRecord, runRecord.timeoutUs)
+export const rInputRegion = word(runRecord, runRecord.inputRegion)
+export const rInputOffset = word(runRecord, runRecord.inputOffset)
+export const rInputBytes = word(runRecord, runRecord.inputBytes)
+export const rOutputRegion = word(runRecord, runRecord.outputRegion)
+export const rOutputOffset = word(runRecord, runRecord.outputOffset)
+export const rOutputBytes = word(runRecord, runRecord.outputBytes)
+
+/** Words of a slot's turn, and its fields from its begin. */
+export const turnWords = turnRecord.size / 4
+export const tRun = word(turnRecord, turnRecord.run)
+export const tRecord = word(turnRecord, turnRecord.record)

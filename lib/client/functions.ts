@@ -30,6 +30,7 @@ import {
   iSlot,
   iTimeout,
   iWorker,
+  turnWords,
 } from './call-record.js'
 import { InputLanes, RecordLanes } from './lanes.js'
 import { CallMemory, PlaceFinder } from './memory.js'
@@ -86,12 +87,15 @@ export class Functions {
     this.#inputs = new PlaceFinder(this.#memory)
     this.#outputs = new PlaceFinder(this.#memory)
     const { slots, payloadBytes, outputBytes } = settings
+    const turns = new Uint32Array(this.#invoker.turns)
     this.#workers = executor.workers.map((endpoint) => {
+      const first = endpoint.worker * slots * turnWords
       const staging = new Staging(this.#memory, slots, payloadBytes, outputBytes)
       const worker: WorkerConnection = new WorkerConnection(
         this.#invoker,
         endpoint,
         slots,
+        turns.subarray(first, first + slots * turnWords),
         staging,
         {
           watched: () => watched(endpoint.worker),
@@ -238,8 +242,14 @@ export class Functions {
     if (this.#closed) throw this.#closed
     const records = new Records(this.#memory, inputs, outputs, options)
     this.#checkFits(name, options.inputBytes)
+    const request = this.#request(name, options)
     const lanes = new RecordLanes(this.#awaited, records)
-    await lanes.run(this.#request(name, options), this.#concurrencyOf(options))
+    records.begin(this.#invoker, request)
+    try {
+      await lanes.run(request, this.#concurrencyOf(options))
+    } finally {
+      records.end(this.#invoker)
+    }
     return records.lengths
   }
 
@@ -310,6 +320,7 @@ export class Functions {
     const end = performance.now() + timeoutUs / 1000
     // Slots that are freed here are for the calls that wait, once ours has its own.
     queueMicrotask(() => this.#awaited.pump())
+    this.#awaited.hold()
     let resumed = false
     for (;;) {
       this.#awaited.poll()

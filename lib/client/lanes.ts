@@ -1,8 +1,10 @@
 // Many calls of one function, in lanes: one `Waiting` stands for all calls that follow each other in a
-// slot. One for each call is a third of what short calls cost. Methods and not functions that are made
-// for each map: what runs once a call must become one piece of code.
+// slot. One for each call is a third of what short calls cost. Calls over records follow each other in
+// the addon, as long as they succeed and nobody else wants the slot. Methods and not functions that are
+// made for each map: what runs once a call must become one piece of code.
 import { invalidArgument } from '../errors.js'
 import type { AwaitedCalls } from './awaited-calls.js'
+import { rNext } from './call-record.js'
 import type { Records } from './records.js'
 import { waitingCall, type Request, type Waiting } from './waiting.js'
 
@@ -13,7 +15,8 @@ abstract class Lanes {
   readonly #lanes: Waiting[] = []
   readonly #count: number
   readonly #records: Records | undefined
-  #next = 0
+  /** Its first word counts the calls that have begun. The addon counts there, too. */
+  readonly #run: Uint32Array
   #open = 1 // until all lanes have begun
   #failure: { error: unknown } | undefined
   #resolve!: () => void
@@ -24,6 +27,7 @@ abstract class Lanes {
     this.#awaited = awaited
     this.#count = count
     this.#records = records
+    this.#run = records?.run ?? new Uint32Array(rNext + 1)
   }
 
   /** Makes `call` the one number `index`; throws if that cannot be sent. */
@@ -64,19 +68,21 @@ abstract class Lanes {
   }
 
   #takeNext(call: Waiting): boolean {
-    if (this.#next >= this.#count) return false
+    const index = this.#run[rNext]!
+    if (index >= this.#count) return false
     try {
-      this.begin(call, this.#next)
+      this.begin(call, index)
     } catch (error) {
       this.#fail(error)
       return false
     }
-    call.tag = this.#next++
+    this.#run[rNext] = index + 1
+    call.tag = index
     return true
   }
 
   #fail(error: unknown): void {
-    this.#next = this.#count
+    this.#run[rNext] = this.#count
     this.#failure ??= { error }
     if (this.#records === undefined) this.#reject(error)
     for (const lane of this.#lanes) this.#awaited.withdraw(lane)

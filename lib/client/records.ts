@@ -1,5 +1,6 @@
 // Records: inputs and outputs of a fixed size that lie side by side in two pieces of registered memory.
-// A call takes its input from there and leaves its result there, so it needs no view and no copy.
+// A call takes its input from there and leaves its result there, so it needs no view and no copy. And the
+// addon, which knows where the next one is, sends it without being told.
 import { invalidArgument, RfaasError } from '../errors.js'
 import type { RecordOptions } from './call-options.js'
 import {
@@ -9,18 +10,30 @@ import {
   iOutputCapacity,
   iOutputOffset,
   iOutputRegion,
+  rCount,
+  rFunction,
+  rInputBytes,
+  rInputOffset,
+  rInputRegion,
+  rOutputBytes,
+  rOutputOffset,
+  rOutputRegion,
+  rTimeout,
+  runWords,
 } from './call-record.js'
+import type { NativeInvoker } from '../native.js'
 import type { CallMemory, Place } from './memory.js'
+import type { Request } from './waiting.js'
 
 const nowhere: Place = { index: 0, offset: 0, length: 0 }
 
 export class Records {
   /** How long the result of each is. */
-  readonly lengths: Uint32Array
-  readonly #inputs: Place
-  readonly #outputs: Place
-  readonly #inputBytes: number
-  readonly #outputBytes: number
+  readonly lengths: Uint32Array<ArrayBuffer>
+  /** What the addon knows of them; its first word counts those that have begun. */
+  readonly run = new Uint32Array(new ArrayBuffer(4 * runWords))
+  /** Of the run, from begin() to end(). */
+  number = 0
 
   constructor(
     memory: CallMemory,
@@ -33,29 +46,47 @@ export class Records {
       const allowed = `${count} records of ${outputBytes} bytes, one for each input`
       throw wrongLength('outputs', outputs, allowed)
     }
-    this.#inputs = placeOf(memory, 'inputs', inputs)
-    this.#outputs = placeOf(memory, 'outputs', outputs)
-    if (inputs.buffer === outputs.buffer && overlap(this.#inputs, this.#outputs)) {
+    const from = placeOf(memory, 'inputs', inputs)
+    const to = placeOf(memory, 'outputs', outputs)
+    if (inputs.buffer === outputs.buffer && overlap(from, to)) {
       // A call that is sent again would find a result where its input was.
       throw new RfaasError('ERR_RFAAS_INVALID_ARGUMENT', 'inputs and outputs overlap', {
         field: 'outputs',
       })
     }
-    this.#inputBytes = inputBytes
-    this.#outputBytes = outputBytes
-    this.lengths = new Uint32Array(count)
+    this.run[rCount] = count
+    this.run[rInputRegion] = from.index
+    this.run[rInputOffset] = from.offset
+    this.run[rInputBytes] = inputBytes
+    this.run[rOutputRegion] = to.index
+    this.run[rOutputOffset] = to.offset
+    this.run[rOutputBytes] = outputBytes
+    // A buffer of its own, which stays where it is.
+    this.lengths = new Uint32Array(new ArrayBuffer(4 * count))
+  }
+
+  begin(invoker: NativeInvoker, { index, timeoutUs }: Request): void {
+    this.run[rFunction] = index
+    this.run[rTimeout] = timeoutUs
+    this.number = invoker.addRun(this.run.buffer, this.lengths.buffer)
+  }
+
+  end(invoker: NativeInvoker): void {
+    invoker.removeRun(this.number)
+    this.number = 0
   }
 
   /** Names input and output of record `index` in the request at `at`. */
   name(record: Uint32Array, at: number, index: number): void {
-    const inputs = this.#inputs
-    const outputs = this.#outputs
-    record[at + iInputRegion] = inputs.index
-    record[at + iInputOffset] = inputs.offset + index * this.#inputBytes
-    record[at + iInputLength] = this.#inputBytes
-    record[at + iOutputRegion] = outputs.index
-    record[at + iOutputOffset] = outputs.offset + index * this.#outputBytes
-    record[at + iOutputCapacity] = this.#outputBytes
+    const run = this.run
+    const inputBytes = run[rInputBytes]!
+    const outputBytes = run[rOutputBytes]!
+    record[at + iInputRegion] = run[rInputRegion]!
+    record[at + iInputOffset] = run[rInputOffset]! + index * inputBytes
+    record[at + iInputLength] = inputBytes
+    record[at + iOutputRegion] = run[rOutputRegion]!
+    record[at + iOutputOffset] = run[rOutputOffset]! + index * outputBytes
+    record[at + iOutputCapacity] = outputBytes
   }
 }
 

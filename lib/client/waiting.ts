@@ -85,15 +85,21 @@ export function waitingCall(
 
 export class WaitingCalls {
   readonly #send: (call: Waiting) => boolean
+  readonly #hold: (queued: boolean) => void
+  readonly #look: () => void
   // A list through the calls themselves: an entry in a Set costs a tenth of a call.
   #first: Waiting | undefined
   #queue: Waiting[] = []
   #ticker: NodeJS.Timeout | undefined
   #onDrained: (() => void)[] = []
 
-  /** `send` tries to send a call; false: not now. */
-  constructor(send: (call: Waiting) => boolean) {
+  /** `send` tries to send a call; false: not now. `hold` is told whether calls wait for a slot. `look`
+   * takes outcomes that are there, once a tick: a worker that answers many calls does not make sure that
+   * it wakes somebody who goes to sleep in that very moment. */
+  constructor(send: (call: Waiting) => boolean, hold: (queued: boolean) => void, look: () => void) {
     this.#send = send
+    this.#hold = hold
+    this.#look = look
   }
 
   /** Calls wait for their turn to be sent. */
@@ -119,13 +125,16 @@ export class WaitingCalls {
   enqueue(call: Waiting): void {
     this.#waits(call)
     this.#queue.push(call)
+    this.#hold(true)
   }
 
   /** Sends a call once more, before those that have not been sent yet. */
   repeat(call: Waiting): void {
     call.at = undefined
     this.#waits(call)
-    if (!call.settled) this.#queue.unshift(call)
+    if (call.settled) return
+    this.#queue.unshift(call)
+    this.#hold(true)
   }
 
   /** There may be free slots: sends what waits for one. */
@@ -136,6 +145,7 @@ export class WaitingCalls {
       sent += 1
     }
     if (sent > 0) this.#queue = this.#queue.slice(sent)
+    this.#hold(this.queued)
   }
 
   resolve(call: Waiting, result: Uint8Array): void {
@@ -204,6 +214,7 @@ export class WaitingCalls {
   }
 
   #tick(): void {
+    if (this.#first !== undefined) this.#look()
     if (this.#first === undefined) {
       clearInterval(this.#ticker)
       this.#ticker = undefined
@@ -213,6 +224,7 @@ export class WaitingCalls {
     let next: Waiting | undefined
     for (let call: Waiting | undefined = this.#first; call !== undefined; call = next) {
       next = call.next // if that ends together with this one, the others are for the next tick
+      catchUp(call)
       startTime(call, now)
       if (call.settled || now < call.deadline) continue
       const time = `within ${call.timeoutUs / 1000} ms`
@@ -230,6 +242,22 @@ export class WaitingCalls {
       }
     }
   }
+}
+
+/** Calls over records follow each other in a slot without being told of: `call` becomes the one that was
+ * sent last. */
+export function catchUp(call: Waiting): void {
+  if (call.records === undefined || call.at === undefined) return
+  const record = call.at.turnOf(call.slot)
+  if (record === call.tag) return
+  call.tag = record
+  renew(call)
+}
+
+/** It stands for the next of many calls. */
+export function renew(call: Waiting): void {
+  call.deadline = 0
+  call.waited = call.mayHaveRun = false
 }
 
 /** A call's time runs from the first tick that it sees: one that takes microseconds sees none, and

@@ -6,6 +6,7 @@
 import type { WorkerEndpoint } from '../control/schemas.js'
 import { RfaasError } from '../errors.js'
 import type { NativeInvoker } from '../native.js'
+import { tRecord, tRun, turnWords } from './call-record.js'
 import { withResolvers, type PromiseWithResolvers } from './promise.js'
 import type { Staging } from './staging.js'
 import type { Waiting } from './waiting.js'
@@ -40,6 +41,8 @@ export class WorkerConnection {
   /** By slot: the call that waits for its outcome; undefined for one whose caller has gone. */
   readonly calls: (Waiting | undefined)[]
   readonly staging: Staging
+  /** By slot: see NativeInvoker.turns. */
+  readonly #turns: Uint32Array
   readonly #invoker: NativeInvoker
   readonly #events: ConnectionEvents
   readonly #late = new Set<number>()
@@ -61,6 +64,7 @@ export class WorkerConnection {
     invoker: NativeInvoker,
     endpoint: WorkerEndpoint,
     slots: number,
+    turns: Uint32Array,
     staging: Staging,
     events: ConnectionEvents,
   ) {
@@ -69,6 +73,7 @@ export class WorkerConnection {
     this.free = Array.from({ length: slots }, (_, i) => slots - 1 - i)
     this.calls = new Array<Waiting | undefined>(slots)
     this.staging = staging
+    this.#turns = turns
     this.#events = events
   }
 
@@ -185,9 +190,21 @@ export class WorkerConnection {
     this.#setConnected(this.#connected)
   }
 
+  /** The addon goes on with the run (0: does not) when the call of this record has succeeded. */
+  setTurn(slot: number, run: number, record: number): void {
+    this.#turns[turnWords * slot + tRun] = run
+    this.#turns[turnWords * slot + tRecord] = record
+  }
+
+  /** The record that was sent last. */
+  turnOf(slot: number): number {
+    return this.#turns[turnWords * slot + tRecord]!
+  }
+
   /** Nothing is owed for this slot any more. */
   release(slot: number): void {
     this.calls[slot] = undefined
+    this.#turns[turnWords * slot + tRun] = 0
     this.free.push(slot)
     if (this.#late.size === 0) return
     this.#late.delete(slot)

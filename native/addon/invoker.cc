@@ -28,7 +28,7 @@ constexpr uint64_t kHoldNs = 1'000'000;
 struct InvokerInit {
     std::shared_ptr<DeviceHolder> device;
     std::unique_ptr<invocation::ClientChannel> channel;
-    uint32_t workers;
+    invocation::ClientChannel::Limits limits;
 };
 
 napi_value int32_value(napi_env env, int32_t value) {
@@ -48,6 +48,9 @@ Napi::Function Invoker::define(Napi::Env env) {
             raw_method<Method>("poll", poll),
             raw_method<Method>("sendQueued", send_queued),
             InstanceAccessor<&Invoker::record>("record"),
+            InstanceAccessor<&Invoker::turns>("turns"),
+            InstanceMethod<&Invoker::add_run>("addRun", napi_default_method),
+            InstanceMethod<&Invoker::remove_run>("removeRun", napi_default_method),
             InstanceMethod<&Invoker::connect>("connect", napi_default_method),
             InstanceMethod<&Invoker::reconnect>("reconnect", napi_default_method),
             InstanceMethod<&Invoker::disconnect>("disconnect", napi_default_method),
@@ -72,7 +75,7 @@ Napi::Value Invoker::create(const Napi::CallbackInfo& info) {
     const invocation::ClientChannel::Limits limits{uint32_arg(info, 1), uint32_arg(info, 2)};
     InvokerInit init{device->holder(),
                      std::make_unique<invocation::ClientChannel>(device->holder()->get(), limits),
-                     limits.workers};
+                     limits};
     const int failed = init.channel->open();
     if (failed != 0) {
         throw_fabric_error(env, failed, "create_invoker",
@@ -91,11 +94,12 @@ Invoker::Invoker(const Napi::CallbackInfo& info)
     device_ = std::move(init->device);
     channel_ = std::move(init->channel);
     device_->connections.add(this);
-    connecting_.resize(init->workers);
+    connecting_.resize(init->limits.workers);
     regions_.resize(wire::kMaxRegions, nullptr);
     auto buffer = Napi::ArrayBuffer::New(info.Env(), sizeof(CallRecord));
     record_ = static_cast<CallRecord*>(buffer.Data());
     buffer_ = Napi::Persistent(buffer);
+    runs_.emplace(info.Env(), init->limits.workers, init->limits.slots);
     (void)loop_.start(info.Env(), module_.handles);  // without it nothing is answered at once
     doors_.open(info.Env(), Value(), "call", call);
     doors_.open(info.Env(), Value(), "submit", submit);
@@ -228,7 +232,11 @@ napi_value Invoker::poll(napi_env env, napi_callback_info info) {
 
 int Invoker::poll_outcomes() {
     send_queued();
-    return channel_->poll(record_->outcomes, kOutcomeBatch);
+    const int count = channel_->poll(record_->outcomes, kOutcomeBatch);
+    if (count <= 0 || runs_->empty()) return count;
+    const int kept = runs_->go_on(channel_.get(), record_->hold != 0, record_->outcomes, count);
+    went_on_ |= kept != count;
+    return kept;
 }
 
 // ── waiting on the event loop ───────────────────────────────────────────────────────────────────
@@ -266,6 +274,7 @@ void Invoker::turn() {
         Spinner spinner(std::min(kTurnNs, hot_ns_));
         int count = poll_outcomes();
         while (count == 0 && channel_->in_flight() != 0 && spinner.wait()) count = poll_outcomes();
+        if (std::exchange(went_on_, false)) idle_since_ns_ = monotonic_ns();
         if (count == 0) break;
         idle_since_ns_ = monotonic_ns();
         if (count > 1) unhurried_ = kUnhurried;  // calls come many at a time
@@ -295,9 +304,9 @@ void Invoker::sleep() {
     turning_ = false;
     watcher_.ref();
     const int count = poll_outcomes();  // what came in before arm() makes no descriptor readable
-    if (count == 0) return;
+    if (count == 0 && !went_on_) return;
     wait_hot();
-    deliver(count);
+    if (count != 0) deliver(count);
 }
 
 void Invoker::on_readable() {
@@ -321,6 +330,22 @@ void Invoker::rest() {
 
 Napi::Value Invoker::record(const Napi::CallbackInfo&) {
     return buffer_.Value();
+}
+
+Napi::Value Invoker::turns(const Napi::CallbackInfo& info) {
+    return runs_ ? runs_->turns() : info.Env().Null();
+}
+
+// Arguments: ArrayBuffers of a RecordRun and of the lengths of its results.
+Napi::Value Invoker::add_run(const Napi::CallbackInfo& info) {
+    const bool buffers = runs_ && info[0].IsArrayBuffer() && info[1].IsArrayBuffer();
+    const uint32_t number =
+        buffers ? runs_->add(info[0].As<Napi::ArrayBuffer>(), info[1].As<Napi::ArrayBuffer>()) : 0;
+    return Napi::Number::New(info.Env(), number);
+}
+
+void Invoker::remove_run(const Napi::CallbackInfo& info) {
+    if (runs_) runs_->remove(uint32_arg(info, 0));
 }
 
 // Arguments: worker, address, ticket (32 bytes), callback(reason: string | null) which is called

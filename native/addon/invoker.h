@@ -4,10 +4,12 @@
 
 #include <napi.h>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "addon/device.h"
 #include "addon/memory_region.h"
+#include "addon/record_runs.h"
 #include "addon/util/door.h"
 #include "addon/util/uv_handle.h"
 #include "invocation/client_channel.h"
@@ -24,6 +26,7 @@ struct CallRecord {
     uint32_t patience_us;    // call(): how long to spin for the outcome; what is left if it failed
     uint32_t result_length;  // of call() and submit(): length of the result or of the error's text
     invocation::CallOutcome outcomes[kOutcomeBatch];
+    uint32_t hold;  // others wait for slots: runs of records leave theirs to JavaScript
     uint32_t queued;
     invocation::CallRequest queue[kQueueRoom];
 };
@@ -73,6 +76,9 @@ class Invoker final : public Napi::ObjectWrap<Invoker>, public Closable {
     int answer_at_once();
     bool may_hold_loop();
     void send_queued();
+    Napi::Value turns(const Napi::CallbackInfo& info);
+    Napi::Value add_run(const Napi::CallbackInfo& info);
+    void remove_run(const Napi::CallbackInfo& info);
     int poll_outcomes();
     void deliver(int count);
     void turn();
@@ -88,6 +94,8 @@ class Invoker final : public Napi::ObjectWrap<Invoker>, public Closable {
     std::vector<std::unique_ptr<Connecting>> connecting_;
     Napi::Reference<Napi::ArrayBuffer> buffer_;
     CallRecord* record_ = nullptr;  // in buffer_
+    std::optional<RecordRuns> runs_;
+    bool went_on_ = false;  // calls of runs have ended, of which nobody was told
     Doors<Invoker> doors_{this};
     Napi::FunctionReference on_outcomes_;
     LoopTurner turner_;

@@ -235,6 +235,7 @@ Napi::Object constants(Napi::Env env) {
                            {"patienceUs", offsetof(CallRecord, patience_us)},
                            {"resultLength", offsetof(CallRecord, result_length)},
                            {"outcomes", offsetof(CallRecord, outcomes)},
+                           {"hold", offsetof(CallRecord, hold)},
                            {"queued", offsetof(CallRecord, queued)},
                            {"queue", offsetof(CallRecord, queue)},
                        }));
@@ -245,6 +246,24 @@ Napi::Object constants(Napi::Env env) {
                                             {"status", offsetof(invocation::CallOutcome, status)},
                                             {"length", offsetof(invocation::CallOutcome, length)},
                                         }));
+    out.Set("runRecord", table(env, {
+                                        {"size", sizeof(RecordRun)},
+                                        {"next", offsetof(RecordRun, next)},
+                                        {"count", offsetof(RecordRun, count)},
+                                        {"function", offsetof(RecordRun, function)},
+                                        {"timeoutUs", offsetof(RecordRun, timeout_us)},
+                                        {"inputRegion", offsetof(RecordRun, input_region)},
+                                        {"inputOffset", offsetof(RecordRun, input_offset)},
+                                        {"inputBytes", offsetof(RecordRun, input_bytes)},
+                                        {"outputRegion", offsetof(RecordRun, output_region)},
+                                        {"outputOffset", offsetof(RecordRun, output_offset)},
+                                        {"outputBytes", offsetof(RecordRun, output_bytes)},
+                                    }));
+    out.Set("turnRecord", table(env, {
+                                         {"size", sizeof(Turn)},
+                                         {"run", offsetof(Turn, run)},
+                                         {"record", offsetof(Turn, record)},
+                                     }));
     out.Set("workerRecord",
             table(env, {
                            {"size", sizeof(WorkerRecord)},

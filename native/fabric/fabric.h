@@ -67,8 +67,10 @@ enum Access : uint32_t {  // local reads and writes are always allowed
     kRemoteAtomic = 4
 };
 
-// kMore: others follow at once. A peer that sleeps may not hear of the request before ring().
-enum SendFlags : uint8_t { kSignaled = 1, kInline = 2, kFence = 4, kMore = 8 };
+// kMore: others follow at once; the request may be kept back until ring().
+// kQuiet: it is sent, and a peer that sleeps is woken. But one that lies down in that very moment
+// may not hear of it before ring(): to be sure takes a barrier, which costs a third of a message.
+enum SendFlags : uint8_t { kSignaled = 1, kInline = 2, kFence = 4, kMore = 8, kQuiet = 16 };
 
 struct RemoteKey {  // how a peer names a region; also its wire form (little-endian)
     uint64_t address = 0;
@@ -202,7 +204,7 @@ class QueuePair {
     [[nodiscard]] int post_receive(const ReceiveRequest& request) {
         return post_receives(request, 1);
     }
-    // Behind the last of several requests that were posted with kMore.
+    // Behind the last of several requests that were posted with kMore or kQuiet.
     virtual void ring() = 0;
     // Readable when next_event() has something.
     [[nodiscard]] virtual int fd() const = 0;

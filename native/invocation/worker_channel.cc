@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "core/copy.h"
 #include "core/spin.h"
@@ -252,6 +253,7 @@ int WorkerChannel::next(Call* call, uint64_t budget_ns) {
             }
             continue;
         }
+        ring();
         if (pair_ == nullptr || !established_ || ++idle_looks_ >= kIdleLooks || budget_ns == 0) {
             idle_looks_ = 0;
             serve_connections();
@@ -457,12 +459,20 @@ void WorkerChannel::post(fabric::SendRequest& request) {
     if (request.segment_count != 0 && request.segments[0].length <= inline_bytes_) {
         request.flags |= fabric::kInline;
     }
+    // Whether the client has just lain down is looked at when there is nothing else to do; until
+    // then it looks itself (lib/client/waiting.ts).
+    request.flags |= fabric::kQuiet;
+    unrung_ = true;
     int rc = pair_->post_send(request);
     // A client that takes no answers for so long is as good as gone.
     constexpr uint64_t kPatienceNs = 5'000'000'000;
     Spinner spinner(kPatienceNs);
     while (rc == -EAGAIN && drain() && spinner.wait()) rc = pair_->post_send(request);
     if (rc < 0) drop_client();
+}
+
+void WorkerChannel::ring() {
+    if (std::exchange(unrung_, false) && pair_ != nullptr) pair_->ring();
 }
 
 bool WorkerChannel::drain() {
@@ -513,6 +523,7 @@ int WorkerChannel::arm() {
     // What came since the last word is told with the next one.
     const uint64_t now_ns = coarse_monotonic_ns();
     if (stats_.due(now_ns)) tell(now_ns);
+    ring();
     return queue_->arm();
 }
 

@@ -125,6 +125,7 @@ class WorkerChannel {
     void aim_text(uint32_t slot, uint32_t length, fabric::SendRequest* request);
     void fail_with(uint32_t slot, uint32_t immediate, std::string_view text);
     void post(fabric::SendRequest& request);
+    void ring();
     [[nodiscard]] bool drain();
     void tell(uint64_t now_ns);
 
@@ -146,6 +147,7 @@ class WorkerChannel {
     wire::CallStatus refusal_ = wire::CallStatus::kOk;
     fabric::SendRequest answer_;  // the last one: a new one would have to be zeroed
     uint32_t inline_bytes_ = 0;
+    bool unrung_ = false;          // answers were sent with kQuiet
     uint32_t unsignaled_ = 0;      // sends since the last that was signalled
     uint32_t receives_taken_ = 0;  // since some were posted
     uint32_t idle_looks_ = 0;

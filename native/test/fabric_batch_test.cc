@@ -76,6 +76,20 @@ TEST_P(FabricTest, APeerThatSleepsHearsOfSeveralSendsAtTheLatestByTheRing) {
     for (uint64_t i = 0; i < 3; ++i) EXPECT_EQ(server_.take().id, 1000 + i);
 }
 
+TEST_P(FabricTest, AQuietSendWakesAPeerThatHasGoneToSleep) {
+    connect();
+    server_.post_receives(1);
+    ASSERT_EQ(server_.queue->arm(), 0);
+    server_.poll();
+    SendRequest request = to_server(client_.request(Opcode::kWriteImm, 0, 0), 0);
+    request.flags |= kQuiet;
+    ASSERT_EQ(client_.pair->post_send(request), 0);
+    EXPECT_TRUE(readable(server_.queue->fd(), kPatienceMs));
+    server_.queue->acknowledge();
+    EXPECT_EQ(server_.take().id, 1000u);
+    client_.pair->ring();
+}
+
 INSTANTIATE_TEST_SUITE_P(Providers, FabricTest, testing::Values("shm", "verbs"),
                          [](const auto& info) { return info.param; });
 

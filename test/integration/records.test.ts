@@ -106,6 +106,29 @@ describe('records', () => {
     await all
   })
 
+  test('leave a synchronous call its turn while they hold all slots', async () => {
+    const count = 200_000
+    const inputs = native.allocate(count * 8).fill(1)
+    const outputs = native.allocate(count * 8)
+    const options = { inputBytes: 8, outputBytes: 8 }
+    const all = native.mapRecords('echo', inputs, outputs, options)
+    await new Promise(setImmediate)
+    expect(native.invokeSync('echo', bytes(2), new Uint8Array(8))).toBe(1)
+    expect(outputs.at(-1)).toBe(0)
+    await all
+    expect(outputs.at(-1)).toBe(1)
+  })
+
+  test('have a time of their own each, however many follow each other', async () => {
+    const sleepy = inRow(
+      native,
+      Array.from({ length: 10 }, () => sleeps(50)),
+    )
+    const options = { inputBytes: 4, outputBytes: 1, concurrency: 1, timeoutMs: 250 }
+    const lengths = await native.mapRecords('sleep_ms', sleepy, native.allocate(10), options)
+    expect(lengths.length).toBe(10)
+  })
+
   test.each([
     [{ inputBytes: 0, outputBytes: 8 }, 'inputBytes is 0'],
     [{ inputBytes: 8, outputBytes: 1.5 }, 'outputBytes is 1.5'],

@@ -183,7 +183,7 @@ class ShmQueuePair final : public QueuePair {
     [[nodiscard]] bool overlaps_placed(uint64_t address, uint32_t length);
     [[nodiscard]] Descriptor* next_descriptor();
     void note_placed(uint64_t address, uint32_t length);
-    void publish(Descriptor* descriptor, uint32_t tag, bool more = false);
+    void publish(Descriptor* descriptor, uint32_t tag, uint8_t send_flags = 0);
     void wake_peer();
     void fail(const SendRequest& request, uint64_t sends, Status status);
     void complete(const SendRequest& request, uint64_t sends, uint32_t length);
@@ -230,7 +230,7 @@ class ShmQueuePair final : public QueuePair {
     Descriptor* outbound_ring_ = nullptr;
     Pages peer_keys_;
     uint64_t published_ = 0;
-    bool unrung_ = false;         // published with kMore: nobody has looked whether the peer sleeps
+    bool unrung_ = false;  // published, and nobody has looked for sure whether the peer sleeps
     uint64_t peer_consumed_ = 0;  // last seen, checked
     uint64_t peer_receives_ = 0;  // last seen, checked
     uint64_t receives_used_ = 0;

@@ -75,7 +75,7 @@ int ShmQueuePair::post_send(const SendRequest& request) {
     }
     Waiting& waiting = waiting_.emplace_back();
     waiting.request = request;
-    waiting.request.flags &= static_cast<uint8_t>(~kMore);  // its ring() will be over
+    waiting.request.flags &= static_cast<uint8_t>(~(kMore | kQuiet));  // its ring() will be over
     waiting.sends = sends;
     waiting.sent_bytes = sent_bytes;
     if (copied) {
@@ -211,8 +211,7 @@ ShmQueuePair::Outcome ShmQueuePair::execute_write_imm(const SendRequest& request
     descriptor->rkey = static_cast<uint32_t>(request.rkey);
     descriptor->address = request.remote_address;
     ++receives_used_;
-    publish(descriptor, flags | static_cast<uint32_t>(Opcode::kWriteImm),
-            (request.flags & kMore) != 0);
+    publish(descriptor, flags | static_cast<uint32_t>(Opcode::kWriteImm), request.flags);
     return Outcome::kDone;
 }
 
@@ -394,14 +393,15 @@ void ShmQueuePair::note_placed(uint64_t address, uint32_t length) {
 
 // With `more` without a barrier, which takes as long as the line that the peer polls needs to get
 // here, and is most of what a small message costs its sender: ring() has one for all of them.
-void ShmQueuePair::publish(Descriptor* descriptor, uint32_t tag, bool more) {
+void ShmQueuePair::publish(Descriptor* descriptor, uint32_t tag, uint8_t send_flags) {
     const uint32_t lap = lap_tag(published_, outbound_shape_.ring_depth);
     ++published_;
-    if (more) {
+    if ((send_flags & (kMore | kQuiet)) != 0) {
         descriptor->tag.store(lap | tag, std::memory_order_release);
         const uint64_t later = (published_ + kAhead) & (outbound_shape_.ring_depth - 1);
         __builtin_prefetch(&outbound_ring_[later], 1);
         unrung_ = true;
+        if ((send_flags & kQuiet) != 0) wake_peer();
         return;
     }
     // Sequentially consistent: the tag must be visible before we look whether the peer sleeps, or
