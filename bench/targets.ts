@@ -199,12 +199,12 @@ function fasterThan(peer: string, label: string, limit: number): Target {
 /** CPU time of client and server per call, each at the depth where it is least; what spins pays. */
 function cheaperThan(peer: string, label: string, limit: number): Target {
   return {
-    ...{ what: `the same as on ${label}`, target: `≥ ${limit}× the calls/s per core` },
+    ...{ what: `the same as on ${label}, by \`map\``, target: `≥ ${limit}× the calls/s per core` },
     ...{ limit, better: 'higher', provider: 'shm', trial: 'depth' },
-    args: `depth --drivers nodeAwaited,${peer}`,
+    args: `depth --drivers nodeMap,${peer}`,
     measure: (results) => {
       const cost = (driver: string) => best(results, 'depth', driver, 'CPU time per call')
-      const [ours, theirs] = [cost('nodeAwaited'), cost(peer)]
+      const [ours, theirs] = [cost('nodeMap'), cost(peer)]
       return ours === undefined || theirs === undefined ? undefined : quotient(theirs, ours)
     },
     show: formatRatio,

@@ -5,7 +5,16 @@ import type { Driver } from './driver.js'
 import { grpc } from './grpc.js'
 import { fastify, functionsFramework } from './http.js'
 import { piscina } from './piscina.js'
-import { invoke, invokeSync, map, mapRecords, nodeAwaited, nodeSync, warm } from './rfaas.js'
+import {
+  invoke,
+  invokeSync,
+  map,
+  mapRecords,
+  nodeAwaited,
+  nodeMap,
+  nodeSync,
+  warm,
+} from './rfaas.js'
 
 export const drivers = {
   invokeSync,
@@ -15,6 +24,7 @@ export const drivers = {
   warm,
   node: nodeSync,
   nodeAwaited,
+  nodeMap,
   bareRequests,
   direct,
   piscina,

@@ -21,6 +21,7 @@ const names: Readonly<Record<string, Name>> = {
   warm: { label: 'rfaas warm', kind: 'rfaas' },
   node: { label: 'rfaas node', kind: 'rfaas' },
   nodeAwaited: { label: 'rfaas node, awaited', kind: 'rfaas' },
+  nodeMap: { label: 'rfaas node, map', kind: 'rfaas' },
   native: { label: 'rfaas native', kind: 'rfaas' },
   resourceManager: { label: 'resource manager', kind: 'rfaas' },
   direct: { label: 'same thread', kind: 'peer' },

@@ -61,6 +61,12 @@ export const nodeAwaited = driver({
   calls: awaited,
 })
 
+export const nodeMap = driver({
+  description: 'map of a JavaScript function over many inputs, both sides spin',
+  runtime: 'node',
+  calls: mapped,
+})
+
 // The smallest slot that can be deployed, and the most slots that a worker has.
 const leastSlotBytes = 64
 const mostSlots = 1024

@@ -10,6 +10,7 @@ const series: Palette['series'] = {
   warm: { light: '#5a4bc8', dark: '#b0a5ff' },
   node: { light: '#1a7f37', dark: '#5fd07f' },
   nodeAwaited: { light: '#5d7a00', dark: '#b5d334' },
+  nodeMap: { light: '#3f6b5c', dark: '#7fd1b3' },
   native: { light: '#0b57d0', dark: '#7db1ff' },
   piscina: { light: '#a65d00', dark: '#f2a54a' },
   grpc: { light: '#a0307a', dark: '#f08cc8' },

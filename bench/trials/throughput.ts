@@ -27,7 +27,7 @@ const peers: readonly DriverName[] = ['piscina', 'grpc', 'fastify', 'functionsFr
 
 export const depth: Trial = {
   description: 'echoes of 8 B per second, over the calls in flight: one client thread, one worker',
-  drivers: ['invokeSync', 'invoke', 'map', 'mapRecords', 'nodeAwaited', ...peers],
+  drivers: ['invokeSync', 'invoke', 'map', 'mapRecords', 'nodeAwaited', 'nodeMap', ...peers],
   run: (context, names) =>
     withCluster(context.cores.workers.slice(0, 1), (cluster) =>
       eachRound(context, 'depth', names, (driver) => overDepth(context, cluster, driver)),
