@@ -102,7 +102,7 @@ async function startsPerSecond(context: Context, url: string, driver: DriverName
   const processes = workers.map(() => DriverProcess.start(client))
   try {
     await Promise.all(processes.map((process) => process.ask('cold', ask)))
-    const each = ratedStarts * samplesOf(context)
+    const each = ratedStarts * (context.samples ?? mostSamples)
     const begin = performance.now()
     await Promise.all(
       processes.map(async (process) => {
