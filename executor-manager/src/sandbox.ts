@@ -151,9 +151,7 @@ export function readablePaths(
   more: readonly string[],
   { network, rdma }: { network: boolean; rdma: boolean },
 ): string[] {
-  // Of the system and of ourselves it stays what it is: looking each time is a tenth of a start.
-  everywhere ??= existing([...systemPaths, process.execPath, ...ownPaths()])
-  const found = new Set(everywhere)
+  const found = new Set(ofEveryWorker())
   for (const path of [...(network ? networkPaths : []), ...(rdma ? rdmaPaths : []), ...more]) {
     addPath(path, found)
   }
@@ -161,17 +159,16 @@ export function readablePaths(
   return [...found].filter((path) => ![...found].some((other) => path.startsWith(`${other}/`)))
 }
 
-let everywhere: ReadonlySet<string> | undefined
+let everyWorkers: Set<string> | undefined
 
-function ownPaths(): string[] {
+/** Of the system and of ourselves. It stays what it is: looking each time is a tenth of a start. */
+function ofEveryWorker(): ReadonlySet<string> {
+  if (everyWorkers !== undefined) return everyWorkers
+  everyWorkers = new Set()
   const root = packageRoot()
-  return ['build/Release', 'dist', 'package.json'].map((name) => join(root, name))
-}
-
-function existing(paths: readonly string[]): Set<string> {
-  const found = new Set<string>()
-  for (const path of paths) addPath(path, found)
-  return found
+  const own = ['build/Release', 'dist', 'package.json'].map((name) => join(root, name))
+  for (const path of [...systemPaths, process.execPath, ...own]) addPath(path, everyWorkers)
+  return everyWorkers
 }
 
 /** The path, and where it leads if it is a link: the sandbox repeats links. */

@@ -48,11 +48,11 @@ export class AwaitedCalls {
   readonly #inputs: PlaceFinder
   readonly #workers: readonly WorkerConnection[]
   readonly #settings: FunctionsSettings
-  readonly #waiting = new WaitingCalls(
-    (call) => this.#sent(call, this.#submitWaiting(call)),
-    (queued) => (this.#record[iHold] = queued ? 1 : 0),
-    () => this.collect(),
-  )
+  readonly #waiting = new WaitingCalls({
+    send: (call) => this.#sent(call, this.#submitWaiting(call)),
+    hold: (queued) => (this.#record[iHold] = queued ? 1 : 0),
+    look: () => this.collect(),
+  })
   /** Where the last call went. */
   #at: WorkerConnection | undefined
   #worker = 0

@@ -83,23 +83,27 @@ export function waitingCall(
   }
 }
 
+/** What calls that wait need of those who send them. */
+export interface Sending {
+  /** Tries to send a call; false: not now. */
+  send(call: Waiting): boolean
+  /** Whether calls wait for a slot has changed. */
+  hold(queued: boolean): void
+  /** Takes outcomes that are there. Asked for once a tick: a worker that answers many calls does not make
+   * sure that it wakes somebody who goes to sleep in that very moment. */
+  look(): void
+}
+
 export class WaitingCalls {
-  readonly #send: (call: Waiting) => boolean
-  readonly #hold: (queued: boolean) => void
-  readonly #look: () => void
+  readonly #sending: Sending
   // A list through the calls themselves: an entry in a Set costs a tenth of a call.
   #first: Waiting | undefined
   #queue: Waiting[] = []
   #ticker: NodeJS.Timeout | undefined
   #onDrained: (() => void)[] = []
 
-  /** `send` tries to send a call; false: not now. `hold` is told whether calls wait for a slot. `look`
-   * takes outcomes that are there, once a tick: a worker that answers many calls does not make sure that
-   * it wakes somebody who goes to sleep in that very moment. */
-  constructor(send: (call: Waiting) => boolean, hold: (queued: boolean) => void, look: () => void) {
-    this.#send = send
-    this.#hold = hold
-    this.#look = look
+  constructor(sending: Sending) {
+    this.#sending = sending
   }
 
   /** Calls wait for their turn to be sent. */
@@ -125,7 +129,7 @@ export class WaitingCalls {
   enqueue(call: Waiting): void {
     this.#waits(call)
     this.#queue.push(call)
-    this.#hold(true)
+    this.#sending.hold(true)
   }
 
   /** Sends a call once more, before those that have not been sent yet. */
@@ -134,7 +138,7 @@ export class WaitingCalls {
     this.#waits(call)
     if (call.settled) return
     this.#queue.unshift(call)
-    this.#hold(true)
+    this.#sending.hold(true)
   }
 
   /** There may be free slots: sends what waits for one. */
@@ -145,7 +149,7 @@ export class WaitingCalls {
       sent += 1
     }
     if (sent > 0) this.#queue = this.#queue.slice(sent)
-    this.#hold(this.queued)
+    this.#sending.hold(this.queued)
   }
 
   resolve(call: Waiting, result: Uint8Array): void {
@@ -183,7 +187,7 @@ export class WaitingCalls {
 
   #try(call: Waiting): boolean {
     try {
-      return this.#send(call)
+      return this.#sending.send(call)
     } catch (error) {
       this.reject(call, error)
       return true
@@ -214,7 +218,7 @@ export class WaitingCalls {
   }
 
   #tick(): void {
-    if (this.#first !== undefined) this.#look()
+    if (this.#first !== undefined) this.#sending.look()
     if (this.#first === undefined) {
       clearInterval(this.#ticker)
       this.#ticker = undefined

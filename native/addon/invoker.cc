@@ -273,8 +273,16 @@ void Invoker::turn() {
     do {
         Spinner spinner(std::min(kTurnNs, hot_ns_));
         int count = poll_outcomes();
-        while (count == 0 && channel_->in_flight() != 0 && spinner.wait()) count = poll_outcomes();
-        if (std::exchange(went_on_, false)) idle_since_ns_ = monotonic_ns();
+        while (count == 0 && channel_->in_flight() != 0) {
+            if (std::exchange(went_on_, false)) {
+                // The spinner counts looks that were in vain. Runs would go on here until they end.
+                idle_since_ns_ = monotonic_ns();
+                if (idle_since_ns_ - begin >= kTurnNs) return;
+            } else if (!spinner.wait()) {
+                break;
+            }
+            count = poll_outcomes();
+        }
         if (count == 0) break;
         idle_since_ns_ = monotonic_ns();
         if (count > 1) unhurried_ = kUnhurried;  // calls come many at a time

@@ -1,7 +1,6 @@
 #include "addon/record_runs.h"
 
 #include <algorithm>
-#include <utility>
 
 namespace rfaas::addon {
 

@@ -62,7 +62,7 @@ export function wholeFile(): ResultFile {
     (driver, i) => [point(driver, { trial: 'function' }), [times(500 * 4 ** i)]] as const,
   )
   const rates = ['depth', 'workers', 'clients'].flatMap((trial) =>
-    ['floor', 'invoke', 'nodeMap', 'grpc', 'fastify'].flatMap((driver, i) =>
+    ['floor', 'invoke', 'nodeAwaited', 'nodeMap', 'grpc', 'fastify'].flatMap((driver, i) =>
       [1, 2, 4, 8].flatMap((value) => {
         const params = { [trial]: value }
         const over = { trial, params, metric: 'calls per second', unit: '1/s', better: 'higher' }
