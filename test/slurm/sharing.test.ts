@@ -1,11 +1,13 @@
 // What is idle on a node that runs other jobs, and how much of the cluster is taken at all.
 import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'
 
 import { deployOptions, nativePackage } from '../integration/support.js'
 import { parseCoreList } from '../../executor-manager/src/node.js'
 import { childrenOf } from '../executor-manager/support.js'
-import { cleanUp, node, startHarvest, startSlurm } from './support.js'
+import { FalseCommands } from './false-commands.js'
+import { cleanUp, node, startHarvest, startSlurm, temporaryFolder } from './support.js'
 
 afterEach(cleanUp)
 
@@ -54,6 +56,25 @@ describe('a node that runs a job', () => {
       expect(await slurm.run('ionice', ['-p', `${pid}`])).toBe('idle')
     }
     await lease.release()
+  })
+
+  test('has no core for a second harvest job when the first starts while Slurm is asked', async () => {
+    const slurm = await startSlurm([node('n1')])
+    await slurm.submit('sleep 600', { cores: 1 })
+    await slurm.eventually('the job runs', async () =>
+      (await slurm.jobs()).some(({ job_state }) => job_state === 'RUNNING'),
+    )
+    const commands = new FalseCommands(join(temporaryFolder(), 'bin'))
+    // Long enough for a job to start.
+    commands.answer('squeue', 'sleep 2\nexec /usr/bin/squeue "$@"')
+    const { env } = commands
+    const { client, metric } = await startHarvest(slurm, { '--slurm-shared': '' }, { env })
+    await slurm.eventually('its node is there', async () => (await client.nodes()).length === 1)
+    const looks = await metric('rfaas_slurm_polls_total{outcome="ok"}')
+    await slurm.eventually('it has looked twice more', async () => {
+      return (await metric('rfaas_slurm_polls_total{outcome="ok"}')) > looks + 1
+    })
+    expect(await slurm.harvestJobs()).toHaveLength(1)
   })
 })
 

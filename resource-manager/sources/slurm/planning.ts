@@ -113,8 +113,8 @@ function nodeName(batchNode: string, free: (name: string) => boolean): string | 
   return undefined
 }
 
-/** What Slurm says of nodes may be older than what it says of jobs: one of ours that started in between
- * has its cores all the same. */
+/** What Slurm says of jobs is a moment older than what it says of nodes: of one of ours that ended in
+ * between, the next look says that its cores are idle. */
 function idleCores(node: BatchNode, present: readonly HarvestJob[]): number {
   if (!node.usable) return 0
   const waiting = sum(present, ({ state, cores }) => (state === 'pending' ? cores : 0))

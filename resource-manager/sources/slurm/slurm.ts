@@ -127,7 +127,9 @@ export class SlurmSource implements NodeSource {
       const { resourceManager } = this.#options
       if (performance.now() - this.#faultsAtMs > faultsEveryMs) await this.#findFaults()
       askedAtMs = performance.now()
-      const [nodes, jobs] = await Promise.all([this.#batch.nodes(), this.#batch.jobs()])
+      // In this order: cores of a job that starts in between are taken twice, and not idle once more.
+      const jobs = await this.#batch.jobs()
+      const nodes = await this.#batch.nodes()
       const mine = { user: userInfo().username, partition, resourceManager }
       observation = observe({ nodes, jobs }, mine)
     } catch (error) {
