@@ -178,7 +178,7 @@ describe('a lease', () => {
 
   it('expires by itself, tells its node and cannot be renewed then', async () => {
     const node = await registeredNode(url)
-    node.listen()
+    await node.listen()
     const { lease: granted } = await grant(url, { durationMs: 1000 })
     await node.active(granted.id)
     await expect
@@ -207,7 +207,7 @@ describe('a lease', () => {
 
   it('is taken back by the operator, who may ask twice', async () => {
     const node = await registeredNode(url)
-    node.listen()
+    await node.listen()
     const { lease: granted } = await grant(url)
     await request(`${url}/v1/leases/${granted.id}/revoke`, {
       method: 'POST',

@@ -68,7 +68,7 @@ describe('a node that is drained', () => {
     const { url } = await startManager()
     const node = await registeredNode(url)
     await registeredNode(url, { name: 'node-b' })
-    node.listen()
+    await node.listen()
     const { lease: spread } = await grant(url, { cores: 8, memoryBytes: 8 * 2 ** 20, nodes: 2 })
     await drain(url, 'node-a', { noticeMs: 60_000 })
     const states = async () =>

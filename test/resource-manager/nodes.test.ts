@@ -146,7 +146,7 @@ describe('a node', () => {
   it('hears what ended on its event stream, and in every heartbeat until it confirms', async () => {
     const { url } = await startManager()
     const node = await registeredNode(url)
-    node.listen()
+    await node.listen()
     const { lease: granted } = await grant(url)
     await node.active(granted.id)
     await release(url, granted.id)
@@ -162,7 +162,7 @@ describe('a node', () => {
     const node = await registeredNode(url)
     const { lease: granted } = await grant(url)
     await release(url, granted.id)
-    node.listen()
+    await node.listen()
     await expect.poll(() => node.ends).toEqual([{ lease: granted.id, reason: 'released' }])
   })
 

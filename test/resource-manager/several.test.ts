@@ -96,7 +96,7 @@ describe.skipIf(lackOfEtcd !== undefined)('several resource managers on one etcd
   it('pass on what takes its time: event streams, and requests that wait', async () => {
     const [, follower] = await startTwo()
     const node = await registeredNode(follower.url)
-    node.listen()
+    await node.listen()
     const first = await grant(follower.url, { cores: 4 })
     const second = grant(follower.url, { cores: 4, waitMs: 20_000 })
     await release(follower.url, first.lease.id)

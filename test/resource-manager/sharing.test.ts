@@ -168,7 +168,7 @@ describe('a revocation with notice', () => {
 
   it('is told to the node at once and again; the lease ends when the notice does', async () => {
     const node = await registeredNode(url)
-    node.listen()
+    await node.listen()
     const { lease: granted } = await grant(url)
     await node.active(granted.id)
     await revoke(granted.id, { noticeMs: 1000 })

@@ -160,16 +160,19 @@ export class NodeClient {
     return request(`${this.#path}/leases/${id}/closed`, { method: 'POST', body })
   }
 
-  /** Reads the event stream until the test ends; `ends` fills. */
-  listen(): void {
-    void (async () => {
-      for await (const { event, data } of events(`${this.#path}/events`, {
-        signal: this.#reading.signal,
-      })) {
-        if (event === 'end') this.ends.push(data as EndEvent)
-        if (event === 'revoking') this.revoking.push(data as RevokingEvent)
+  /** Reads the event stream until the test ends; `ends` fills. Resolves when it is open: what happens from
+   * then on is told once. */
+  listen(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const follow = async (): Promise<void> => {
+        const options = { signal: this.#reading.signal, onOpen: resolve }
+        for await (const { event, data } of events(`${this.#path}/events`, options)) {
+          if (event === 'end') this.ends.push(data as EndEvent)
+          if (event === 'revoking') this.revoking.push(data as RevokingEvent)
+        }
       }
-    })().catch(() => undefined)
+      follow().catch(reject)
+    })
   }
 
   get #path(): string {
