@@ -1,6 +1,7 @@
 // The public API of rfaas. The fabric has an entry of its own: rfaas/fabric.
 export { Client, type ClientOptions, type LeaseOptions, type Usage } from './client/client.js'
-export { Lease, type DeployOptions, type LeaseEvents } from './client/lease.js'
+export type { DeployOptions } from './client/deploy-options.js'
+export { Lease, type LeaseDeployment, type LeaseEvents } from './client/lease.js'
 export { Functions } from './client/functions.js'
 export type {
   CallOptions,

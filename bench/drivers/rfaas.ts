@@ -89,18 +89,17 @@ function driver({ description, runtime, calls, deploy }: Way): Driver {
         const lease = await client.lease({
           cores: workerCores.length,
           memory: workerCores.length * perWorker,
-          runtime,
-        })
-        step('lease')
-        const functions = await watchDeploy(step, () =>
-          lease.deploy(code?.path ?? path, {
+          deploy: {
+            path: code?.path ?? path,
             payload: slotBytes,
             output: slotBytes,
             slots,
             provider: options.provider,
             ...deploy,
-          }),
-        )
+          },
+        })
+        step('lease')
+        const functions = await watchDeploy(step, () => lease.deploy())
         step('connect')
         const close = async (): Promise<void> => {
           await client.close()

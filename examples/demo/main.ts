@@ -43,7 +43,6 @@ async function main(): Promise<void> {
       cores,
       memory: '512MiB',
       duration: '10m',
-      runtime: 'native',
     })
     const granted = duration(performance.now() - asked)
     const size = `${cores} ${cores === 1 ? 'core' : 'cores'} and 512 MiB`

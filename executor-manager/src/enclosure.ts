@@ -105,9 +105,11 @@ export class Enclosure {
    * it, or a new one. */
   start(request: ExecutorRequest, packagePath: string, logger: Logger): WorkerProcess {
     const { runtime, provider } = request
-    const waiting = this.#waiting
-    const ready = waiting?.runtime === runtime && provider === 'shm' && waiting.workers.shift()
-    if (ready) return ready
+    if (this.#waiting?.runtime === runtime && provider === 'shm') {
+      const { workers } = this.#waiting
+      const place = workers.findIndex(({ gone }) => !gone)
+      if (place !== -1) return workers.splice(place, 1)[0]!
+    }
     return this.#start(runtime, this.#settings(packagePath, provider), logger)
   }
 

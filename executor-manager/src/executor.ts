@@ -46,7 +46,13 @@ export interface ExecutorSpec {
   device: string
   readyTimeoutMs: number
   logger: Logger
-  events: ExecutorEvents
+  /** Undefined until somebody has a use for them: see `adopt`. */
+  events: ExecutorEvents | undefined
+}
+
+/** For the workers of all executors of a lease on this node, their buffers. */
+export function bufferBytes(request: ExecutorRequest, cores: readonly number[]): number {
+  return request.slots * (request.payloadBytes + request.outputBytes) * cores.length
 }
 
 interface Place {
@@ -62,6 +68,7 @@ export class Executor {
   readonly package: string
   readonly #spec: ExecutorSpec
   readonly #logger: Logger
+  #events: ExecutorEvents | undefined
   readonly #places: Place[]
   readonly #stopping = new AbortController()
   readonly #keepers: Promise<void>[] = []
@@ -73,6 +80,7 @@ export class Executor {
     this.id = `x-${randomBytes(8).toString('hex')}`
     this.package = spec.request.package
     this.#spec = spec
+    this.#events = spec.events
     this.#logger = spec.logger.child({ executor: this.id })
     this.#places = spec.cores.map((core, index) => ({
       index,
@@ -93,6 +101,11 @@ export class Executor {
       await executor.stop(0)
       throw error
     }
+  }
+
+  /** What happens from now on is told to these. */
+  adopt(events: ExecutorEvents): void {
+    this.#events = events
   }
 
   get info(): ExecutorInfo {
@@ -167,7 +180,7 @@ export class Executor {
     place.process = process
     if (this.#draining) process.drain()
     const finished = process.ended.then((end) => {
-      spec.events.measured(end.cpuMs)
+      this.#events?.measured(end.cpuMs)
       this.#finished.delete(finished)
     })
     this.#finished.add(finished)
@@ -188,7 +201,7 @@ export class Executor {
         started_fd: startedFd,
       },
       readyTimeoutMs: spec.readyTimeoutMs,
-      served: (calls) => spec.events.served(calls),
+      served: (calls) => this.#events?.served(calls),
       logger,
     })
     const ready = await process.ready
@@ -215,12 +228,12 @@ export class Executor {
       if (signal.aborted) {
         // Calls that were on their way did not run: their client is told by what it had started last.
         if (wasReady && this.#draining) {
-          this.#spec.events.workerStopped({ ...this.#lost(place, end), stopped: true })
+          this.#events?.workerStopped({ ...this.#lost(place, end), stopped: true })
         }
         return
       }
       this.#logger.warn({ worker: place.index, cause: end.cause }, 'worker lost')
-      if (wasReady) this.#spec.events.workerLost(this.#lost(place, end))
+      if (wasReady) this.#events?.workerLost(this.#lost(place, end))
       died = performance.now() - startedAt < youngMs ? died + 1 : 0
       if (died > youngDeaths) {
         const waitMs = Math.min(backoffMs.most, backoffMs.first * 2 ** (died - youngDeaths - 1))
@@ -237,7 +250,7 @@ export class Executor {
       const { functions } = await this.#launch(place)
       this.#checkFunctions(place.index, functions)
       if (this.#stopping.signal.aborted || place.endpoint === undefined) return
-      this.#spec.events.workerReady({ executor: this.id, endpoint: place.endpoint })
+      this.#events?.workerReady({ executor: this.id, endpoint: place.endpoint })
     } catch (error) {
       // The loop sees that this process has ended too, and tries again.
       place.endpoint = undefined

@@ -135,14 +135,14 @@ async function start(
       const prepared = preparations.take(lease, request)
       if (prepared !== undefined) {
         metrics.enclosures.inc({ runtime, from: prepared.from })
-        return prepared.enclosure
+        return prepared
       }
       const waiting = provider === 'shm' ? pool.take(runtime) : undefined
       metrics.enclosures.inc({ runtime, from: waiting === undefined ? 'nothing' : 'pool' })
       const enclosure = waiting ?? enclose()
       try {
         enclosure.begin({ cores, memoryBytes })
-        return enclosure
+        return { enclosure, executor: undefined }
       } catch (error) {
         void enclosure.close()
         throw error
@@ -166,6 +166,8 @@ async function start(
   const preparations: Preparations = new Preparations({
     pool,
     enclose,
+    packages,
+    execution,
     isUnknown: (lease) => leases.isUnknown(lease),
     logger,
   })

@@ -21,10 +21,11 @@ import { checkClaims, openToken } from '../../lib/control/token.js'
 import { RfaasError } from '../../lib/errors.js'
 import { formatBytes } from '../../lib/units.js'
 import type { Enclosure } from './enclosure.js'
-import { Executor, type ExecutorSpec } from './executor.js'
+import { bufferBytes, Executor, type ExecutorEvents, type ExecutorSpec } from './executor.js'
 import { Fence, type EndReason } from './fence.js'
 import type { ServedCalls } from './worker-events.js'
 import type { PackageStore } from './packages.js'
+import type { Preparation } from './preparations.js'
 
 const maxEnded = 65_536
 const maxOpened = 1024
@@ -45,8 +46,8 @@ export interface LeaseTableOptions {
   /** For executors: all that the lease itself does not say. */
   execution: Pick<ExecutorSpec, 'verbsAddress' | 'device' | 'readyTimeoutMs'>
   /** A place for the lease's workers, of which these are the first; closed when the last of them has
-   * ended. */
-  enclose(claims: LeaseClaims, request: ExecutorRequest): Enclosure
+   * ended. There may be an executor in it already. */
+  enclose(claims: LeaseClaims, request: ExecutorRequest): Omit<Preparation, 'from'>
   maxExecutorsPerLease: number
   /** How long running calls may go on after the end. */
   graceMs: number
@@ -218,34 +219,14 @@ export class LeaseTable {
     const lease = this.#require(id)
     this.refuseIfRevoking(id)
     this.#checkRoom(lease, request)
-    const { packages, execution, logger } = this.#options
+    const { packages, logger } = this.#options
     const starting = (async () => {
       const packagePath = await packages.use(request.package, request.runtime)
       try {
         if (lease.stop.signal.aborted) throw this.#fence.endOf(id)
         if (caller.aborted) throw hungUp(id)
-        const enclosure = (lease.enclosure ??= this.#options.enclose(lease.claims, request))
-        const executor = await Executor.start(
-          {
-            request,
-            packagePath: enclosure.place(packagePath),
-            enclosure,
-            cores: lease.claims.cores,
-            ...execution,
-            logger: logger.child({ lease: id }),
-            events: {
-              workerLost: (event) => {
-                this.#options.workerLost()
-                this.#report(lease, 'worker-lost', event)
-              },
-              workerStopped: (event) => this.#report(lease, 'worker-lost', event),
-              workerReady: (event) => this.#report(lease, 'worker-ready', event),
-              served: (served) => count(lease, served),
-              measured: (cpuMs) => (lease.cpuMs += cpuMs),
-            },
-          },
-          AbortSignal.any([lease.stop.signal, caller]),
-        )
+        const signal = AbortSignal.any([lease.stop.signal, caller])
+        const executor = await this.#execute(lease, request, packagePath, signal)
         if (this.#notices.has(id)) await executor.stop(0)
         this.refuseIfRevoking(id)
         lease.executors.set(executor.id, executor)
@@ -275,6 +256,45 @@ export class LeaseTable {
       // Not before the answer has left: whoever waits for the workers does not wait for this.
       setImmediate(() => this.#options.active(id))
     }
+  }
+
+  /** The executor that was started ahead, or a new one. */
+  async #execute(
+    lease: NodeLease,
+    request: ExecutorRequest,
+    packagePath: string,
+    signal: AbortSignal,
+  ): Promise<Executor> {
+    const { execution, logger, enclose } = this.#options
+    const events: ExecutorEvents = {
+      workerLost: (event) => {
+        this.#options.workerLost()
+        this.#report(lease, 'worker-lost', event)
+      },
+      workerStopped: (event) => this.#report(lease, 'worker-lost', event),
+      workerReady: (event) => this.#report(lease, 'worker-ready', event),
+      served: (served) => count(lease, served),
+      measured: (cpuMs) => (lease.cpuMs += cpuMs),
+    }
+    let enclosure = lease.enclosure
+    if (enclosure === undefined) {
+      const place = enclose(lease.claims, request)
+      lease.enclosure = enclosure = place.enclosure
+      if (place.executor !== undefined) return place.executor(events, signal)
+    }
+    const { lease: id, cores } = lease.claims
+    return Executor.start(
+      {
+        request,
+        packagePath: enclosure.place(packagePath),
+        enclosure,
+        cores,
+        ...execution,
+        logger: logger.child({ lease: id }),
+        events,
+      },
+      signal,
+    )
   }
 
   async stopExecutor(id: string, executorId: string): Promise<void> {
@@ -459,8 +479,8 @@ export class LeaseTable {
         `lease ${id} has ${others.length} executors already: stop one first`,
       )
     }
-    const wanted = bufferBytes(request) * cores.length
-    const taken = others.reduce((sum, other) => sum + bufferBytes(other) * cores.length, 0)
+    const wanted = bufferBytes(request, cores)
+    const taken = others.reduce((sum, other) => sum + bufferBytes(other, cores), 0)
     if (wanted + taken <= memoryBytes) return
     throw new RfaasError(
       'ERR_RFAAS_NO_CAPACITY',
@@ -536,8 +556,4 @@ async function isDone(work: Promise<unknown>, withinMs: number): Promise<boolean
 function hungUp(id: string): RfaasError {
   const message = `whoever wanted an executor of lease ${id} has hung up`
   return new RfaasError('ERR_RFAAS_ABORTED', message, { status: 499 })
-}
-
-function bufferBytes(request: ExecutorRequest): number {
-  return request.slots * (request.payloadBytes + request.outputBytes)
 }

@@ -69,6 +69,11 @@ export class PackageStore {
     return this.#path('node_modules')
   }
 
+  /** A file of that name is here, sound or not. */
+  seemsHere(sha256: string): boolean {
+    return this.#sound.has(sha256) || existsSync(this.#path(sha256))
+  }
+
   async has(sha256: string): Promise<boolean> {
     let sound = this.#sound.get(sha256)
     if (sound === undefined) {

@@ -132,6 +132,11 @@ export class WorkerProcess {
     this.#confined.assign(work.assignment)
   }
 
+  /** It has ended, though its last words may still be on their way. */
+  get gone(): boolean {
+    return this.#gone
+  }
+
   get pid(): number {
     return this.#child.pid
   }

@@ -90,11 +90,7 @@ async function invoke(
   signal: AbortSignal,
 ): Promise<void> {
   const input = await abortable(readInput(flags.input), signal)
-  const [{ connect }, { runtimeOf }] = await Promise.all([
-    import('./connect.js'),
-    import('../client/package.js'),
-  ])
-  const runtime = runtimeOf(path)
+  const { connect } = await import('./connect.js')
   const client = await abortable(connect(flags), signal)
   try {
     const { cores, memory, node } = flags
@@ -104,18 +100,18 @@ async function invoke(
       cores,
       memory,
       duration: leaseDuration,
-      runtime,
       ...(node === undefined ? {} : { node }),
+      deploy: {
+        path,
+        payload: Math.max(minPayload, input.byteLength),
+        output: Math.max(minPayload, flags.maxOutput),
+        slots: 1,
+        ...(flags.provider === undefined ? {} : { provider: flags.provider }),
+      },
     })
     signal.throwIfAborted()
     const leased = performance.now()
-    const deployment = lease.deploy(path, {
-      payload: Math.max(minPayload, input.byteLength),
-      output: Math.max(minPayload, flags.maxOutput),
-      slots: 1,
-      ...(flags.provider === undefined ? {} : { provider: flags.provider }),
-    })
-    const functions = await abortable(deployment, signal)
+    const functions = await abortable(lease.deploy(), signal)
     const deployed = performance.now()
     let result = await functions.invoke(name, input, { timeoutMs: flags.timeout, signal })
     const called = performance.now()

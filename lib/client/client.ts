@@ -7,7 +7,6 @@ import {
   NodeList,
   type LeaseInfo,
   type NodeInfo,
-  type Runtime,
 } from '../control/schemas.js'
 import { parseUrls } from '../control/manager-urls.js'
 import { checkArgument } from '../control/check.js'
@@ -16,8 +15,9 @@ import { caOfEnvironment, Transport } from '../control/transport.js'
 import { RfaasError } from '../errors.js'
 import { hostId } from '../host.js'
 import { parseBytes, parseDuration } from '../units.js'
+import { planDeployment } from './deploy-options.js'
 import { giveBack, mayBeGranted, newRequestId, requestGrant, type Grant } from './grant.js'
-import { Lease } from './lease.js'
+import { Lease, type LeaseDeployment } from './lease.js'
 import { ManagerLink } from './manager-link.js'
 
 export interface ClientOptions {
@@ -41,9 +41,9 @@ export interface LeaseOptions {
   memory?: number | string
   /** Milliseconds, or text such as '10m'. Renewed by itself until it is released. Default 10 min. */
   duration?: number | string
-  /** What will be deployed first: its nodes start workers while the lease is being granted, and
-   * `deploy` finds them waiting. For workers on the client's own host. */
-  runtime?: Runtime
+  /** What will be deployed first: its nodes start it while the lease is being granted, and `deploy()`
+   * finds it there. For workers on the client's own host; elsewhere it only saves saying it again. */
+  deploy?: LeaseDeployment
   /** Only on this node. */
   node?: string
   /** Most nodes that the cores may be spread over. Default 1. */
@@ -101,10 +101,12 @@ export class Client {
   async lease(options: LeaseOptions = {}): Promise<Lease> {
     this.#check()
     const { cores = 1, memory = '512MiB', duration = '10m', wait = 0, autoRenew = true } = options
-    const { runtime, node, nodes, signal } = options
+    const { deploy, node, nodes, signal } = options
     const isAbandoned = (): boolean => signal?.aborted === true
     if (isAbandoned()) throw abandoned(signal)
     const waitMs = parseDuration(wait, 'wait')
+    const plan = deploy && (await planDeployment(deploy.path, deploy, 'shm'))
+    this.#check()
     const requestId = newRequestId()
     const body = {
       ...checkArgument(
@@ -113,7 +115,7 @@ export class Client {
           cores,
           memoryBytes: parseBytes(memory, 'memory'),
           durationMs: parseDuration(duration, 'duration'),
-          ...(runtime === undefined ? {} : { runtime }),
+          ...(plan?.request.provider === 'shm' && { executor: plan.request }),
           ...(node === undefined ? {} : { node }),
           ...(nodes === undefined ? {} : { nodes }),
           hostId: hostId(),
@@ -133,6 +135,7 @@ export class Client {
     }
     const lease = new Lease(this.#link, grant, {
       durationMs: body.durationMs,
+      announced: deploy && plan && { deploy, plan },
       autoRenew,
       onEnd: () => this.#leases.delete(lease),
     })

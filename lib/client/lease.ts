@@ -2,9 +2,7 @@
 // from the executor managers what becomes of its workers.
 import { EventEmitter } from 'node:events'
 
-import { checkArgument } from '../control/check.js'
 import {
-  ExecutorRequest,
   LeaseGrant,
   type LeaseInfo,
   type LeasePart,
@@ -14,30 +12,13 @@ import {
 import { invalidArgument, RfaasError } from '../errors.js'
 import { hostId } from '../host.js'
 import { native } from '../native.js'
-import { parseBytes, parseDuration } from '../units.js'
+import { parseDuration } from '../units.js'
+import { planDeployment, type DeploymentPlan, type DeployOptions } from './deploy-options.js'
 import { Deployment } from './deployment.js'
 import type { Functions } from './functions.js'
 import type { Grant } from './grant.js'
 import { LeasedPart, type PartListener } from './leased-part.js'
 import type { ManagerLink } from './manager-link.js'
-import { readPackage } from './package.js'
-
-export interface DeployOptions {
-  /** Longest input: bytes, or text such as '4MiB'. Default 1 MiB. */
-  payload?: number | string
-  /** Longest result. Default 1 MiB. */
-  output?: number | string
-  /** Calls that a worker can hold at once. Default 8. */
-  slots?: number
-  /** How long a worker spins after a call before it sleeps: ms, or text. Default 5 ms. */
-  hotTimeout?: number | string
-  /** How long an awaited call keeps the event loop polling before it sleeps. Default 1 ms. */
-  hotWait?: number | string
-  /** Default: shm when all nodes are the client's own host, else verbs. */
-  provider?: 'shm' | 'verbs'
-  /** The RDMA device of this side; default: the first usable one. */
-  device?: string
-}
 
 /** Events of a lease. Workers are numbered through all nodes, in the order of `parts`. */
 export interface LeaseEvents {
@@ -62,8 +43,14 @@ export interface LeaseEvents {
   workerReady: [worker: number]
 }
 
+/** What a lease is for, known when it is asked for. */
+export interface LeaseDeployment extends DeployOptions {
+  path: string
+}
+
 interface Settings {
   durationMs: number
+  announced: { deploy: LeaseDeployment; plan: DeploymentPlan } | undefined
   autoRenew: boolean
   onEnd: () => void
 }
@@ -125,42 +112,21 @@ export class Lease extends EventEmitter<LeaseEvents> {
 
   /**
    * Ships the function package at `path` (a shared library `.so` or an ES module `.mjs`) to the
-   * nodes, starts a worker on each leased core and connects to them: on all nodes, or on none.
+   * nodes, starts a worker on each leased core and connects to them: on all nodes, or on none. Without
+   * a path it is what `Client.lease` was told of.
    */
-  async deploy(path: string, options: DeployOptions = {}): Promise<Functions> {
+  async deploy(path?: string, options: DeployOptions = {}): Promise<Functions> {
     this.#check()
-    const settings = {
-      slots: options.slots ?? 8,
-      payloadBytes: parseBytes(options.payload ?? '1MiB', 'payload'),
-      outputBytes: parseBytes(options.output ?? '1MiB', 'output'),
-      hotWaitMs: parseDuration(options.hotWait ?? 1, 'hotWait'),
-    }
-    const hotTimeoutMs = parseDuration(options.hotTimeout ?? 5, 'hotTimeout')
-    const provider = options.provider ?? this.#provider()
-    if (provider !== 'shm' && provider !== 'verbs') {
-      throw invalidArgument('provider', provider, "'shm' or 'verbs'")
-    }
-    const code = await readPackage(path)
-    const { slots, payloadBytes, outputBytes } = settings
-    const body = checkArgument(
-      ExecutorRequest,
-      {
-        package: code.sha256,
-        runtime: code.runtime,
-        provider,
-        slots,
-        payloadBytes,
-        outputBytes,
-        hotTimeoutMs,
-        ...(provider === 'shm' && { clientUid: process.geteuid?.() }),
-      },
-      'deploy',
-    )
+    const plan =
+      path === undefined
+        ? await this.#announced()
+        : await planDeployment(path, options, this.#provider())
+    const { code, request, settings } = plan
     this.#check()
-    const device = native.openDevice(provider, options.device ?? '')
+    const device = native.openDevice(request.provider, plan.device)
     let deployment: Deployment | undefined
     try {
-      const started = await Deployment.start(this.#usableParts(), code, body, device)
+      const started = await Deployment.start(this.#usableParts(), code, request, device)
       // From here on it hears of its workers.
       this.#deployments.add((deployment = started))
       this.#check()
@@ -244,6 +210,21 @@ export class Lease extends EventEmitter<LeaseEvents> {
     const live = this.#liveParts()
     const usable = live.filter(({ revoking }) => !revoking)
     return usable.length > 0 ? usable : live
+  }
+
+  async #announced(): Promise<DeploymentPlan> {
+    const { announced } = this.#settings
+    if (announced === undefined) {
+      throw invalidArgument(
+        'path',
+        undefined,
+        'that of a package, as the lease was asked for without',
+      )
+    }
+    const { deploy, plan } = announced
+    const provider = deploy.provider ?? this.#provider()
+    if (plan.request.provider === provider) return plan
+    return planDeployment(deploy.path, deploy, provider)
   }
 
   /** shm when all nodes are this host, else verbs. */

@@ -17,7 +17,7 @@ import {
 } from '../control/schemas.js'
 import { RfaasError } from '../errors.js'
 import type { ManagerLink } from './manager-link.js'
-import { inlineCode, uploadPackage, type FunctionPackage } from './package.js'
+import { inlineCode, rememberThere, uploadPackage, type FunctionPackage } from './package.js'
 
 const startTimeoutMs = 60_000
 const eventsRetryMs = 500
@@ -90,7 +90,10 @@ export class LeasedPart {
   /** Starts a worker on each core. A short package goes along, another is shipped if the node says that
    * it lacks it. */
   async start(code: FunctionPackage, executorRequest: ExecutorRequest): Promise<ExecutorInfo> {
-    const body: ExecutorStart = { ...executorRequest, ...inlineCode(code) }
+    const body: ExecutorStart = {
+      ...executorRequest,
+      ...inlineCode(this.info.executorManager, code),
+    }
     const start = (): Promise<ExecutorInfo> =>
       this.#whileItAnswers((signal) =>
         request(this.#at('/v1/executors'), {
@@ -109,6 +112,7 @@ export class LeasedPart {
       await uploadPackage(this.info.executorManager, this.#access, code)
       return start()
     })
+    rememberThere(this.info.executorManager, code)
     // Not before the workers are connected to, which begins in this turn of the loop.
     setImmediate(() => this.#begin())
     // Numbered as they are in calls; one that has ended in this moment is missing.

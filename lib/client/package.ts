@@ -48,9 +48,21 @@ async function read(path: string): Promise<Uint8Array> {
   return statSync(path).size <= shortBytes ? readFileSync(path) : readFile(path)
 }
 
-/** A short package on its way with the request to start it. */
-export function inlineCode({ code }: FunctionPackage): Pick<ExecutorStart, 'code'> {
-  if (code.byteLength > maxInlineCodeBytes) return {}
+/** Executor managers, each with a package that this process knows to be there, unless it was evicted since. */
+const there = new Set<string>()
+const mostThere = 4096
+
+export function rememberThere(executorManager: string, { sha256 }: FunctionPackage): void {
+  if (there.size >= mostThere) there.clear()
+  there.add(`${executorManager} ${sha256}`)
+}
+
+/** A short package on its way with the request to start it, the first time. */
+export function inlineCode(
+  executorManager: string,
+  { code, sha256 }: FunctionPackage,
+): Pick<ExecutorStart, 'code'> {
+  if (code.byteLength > maxInlineCodeBytes || there.has(`${executorManager} ${sha256}`)) return {}
   return { code: Buffer.from(code.buffer, code.byteOffset, code.byteLength).toString('base64') }
 }
 

@@ -43,6 +43,26 @@ const duration = Type.Integer({ minimum: 1000, maximum: 7 * 24 * 3600 * 1000 })
 export const Runtime = Type.Union([Type.Literal('native'), Type.Literal('node')])
 export type Runtime = Static<typeof Runtime>
 
+/** A function package on the cores of a lease. */
+export const ExecutorRequest = Type.Object(
+  {
+    package: Sha256,
+    runtime: Runtime,
+    provider: Type.Union([Type.Literal('shm'), Type.Literal('verbs')]),
+    /** Requests that a worker can hold at once. */
+    slots: Type.Integer({ minimum: 1, maximum: 1024 }),
+    /** Longest payload and longest result, in bytes. */
+    payloadBytes: Type.Integer({ minimum: 64, maximum: 1024 * 1024 * 1024 }),
+    outputBytes: Type.Integer({ minimum: 64, maximum: 1024 * 1024 * 1024 }),
+    /** How long a worker spins after a call before it sleeps; 0 sleeps at once. */
+    hotTimeoutMs: Type.Integer({ minimum: 0, maximum: 24 * 3600 * 1000 }),
+    /** shm: the user of this host that is to be let in beside the manager's, with its ticket. */
+    clientUid: Type.Optional(Type.Integer({ minimum: 0, maximum: 2 ** 32 - 2 })),
+  },
+  closed,
+)
+export type ExecutorRequest = Static<typeof ExecutorRequest>
+
 export const LeaseRequest = Type.Object(
   {
     /** In total, over all nodes. */
@@ -56,8 +76,9 @@ export const LeaseRequest = Type.Object(
     nodes: Type.Optional(Type.Integer({ minimum: 1, maximum: 1024 })),
     /** The client's own, so that it can be given nodes near to it. */
     hostId: Type.Optional(hostId),
-    /** What is about to be deployed: its nodes start workers while the lease is being granted. */
-    runtime: Type.Optional(Runtime),
+    /** What is about to be started there: nodes that are the client's host begin with it while the lease is being
+     * granted. */
+    executor: Type.Optional(ExecutorRequest),
     /** How long to wait, first come, first served, when nothing is free. Default 0. */
     waitMs: Type.Optional(Type.Integer({ minimum: 0, maximum: 3600 * 1000 })),
     /** Random, made by the client: a repeated request with it is answered with the same lease. */
@@ -185,10 +206,10 @@ export const RevokingEvent = Type.Object(
 )
 export type RevokingEvent = Static<typeof RevokingEvent>
 
-/** Workers of this runtime will be wanted in a moment: server-sent event `prepare` on a node's event
+/** This will be wanted in a moment: server-sent event `prepare` on a node's event
  * stream, which is not repeated. */
 export const PrepareEvent = Type.Object(
-  { lease: identifier, runtime: Runtime, cores: coreIds, memoryBytes: bytes },
+  { lease: identifier, executor: ExecutorRequest, cores: coreIds, memoryBytes: bytes },
   closed,
 )
 export type PrepareEvent = Static<typeof PrepareEvent>
@@ -328,25 +349,6 @@ export const NodeList = Type.Object({ nodes: Type.Array(NodeInfo) }, closed)
 export type NodeList = Static<typeof NodeList>
 
 // ── executors (client ⇄ executor manager; Authorization: Bearer <lease token>) ────────────────
-
-export const ExecutorRequest = Type.Object(
-  {
-    package: Sha256,
-    runtime: Runtime,
-    provider: Type.Union([Type.Literal('shm'), Type.Literal('verbs')]),
-    /** Requests that a worker can hold at once. */
-    slots: Type.Integer({ minimum: 1, maximum: 1024 }),
-    /** Longest payload and longest result, in bytes. */
-    payloadBytes: Type.Integer({ minimum: 64, maximum: 1024 * 1024 * 1024 }),
-    outputBytes: Type.Integer({ minimum: 64, maximum: 1024 * 1024 * 1024 }),
-    /** How long a worker spins after a call before it sleeps; 0 sleeps at once. */
-    hotTimeoutMs: Type.Integer({ minimum: 0, maximum: 24 * 3600 * 1000 }),
-    /** shm: the user of this host that is to be let in beside the manager's, with its ticket. */
-    clientUid: Type.Optional(Type.Integer({ minimum: 0, maximum: 2 ** 32 - 2 })),
-  },
-  closed,
-)
-export type ExecutorRequest = Static<typeof ExecutorRequest>
 
 /** Longest package that may come with the request to start it. */
 export const maxInlineCodeBytes = 64 * 1024

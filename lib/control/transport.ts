@@ -23,9 +23,11 @@ export interface TransportOptions extends TlsFiles {
 const idleMs = 4000
 const usualFields: TlsFields = { cert: 'tlsCert', key: 'tlsKey', ca: 'ca' }
 
+// Of all of this process: without encryption every connection to a server is like any other.
+const plainAgent = new PlainAgent({ keepAlive: true, timeout: idleMs })
+
 export class Transport {
   readonly #allowPlaintext: boolean
-  readonly #plain = new PlainAgent({ keepAlive: true, timeout: idleMs })
   readonly #context: Reloaded<SecureContextOptions>
   #tls: { context: SecureContextOptions; agent: TlsAgent } | undefined
 
@@ -52,7 +54,7 @@ export class Transport {
         { field: 'url', value: url.origin, allowed: 'an https URL' },
       )
     }
-    return plainRequest(url, { method, headers, agent: this.#plain })
+    return plainRequest(url, { method, headers, agent: plainAgent })
   }
 
   #mayBeRead(host: string): boolean {

@@ -136,12 +136,12 @@ export class Granting {
 
   /** The nodes need not wait for the disk, nor for the client: should the lease not come about, they
    * will have started a few workers in vain. Those over RDMA cannot start ahead. */
-  #prepare({ runtime, hostId }: LeaseRequest, parts: readonly LeaseRecord[]): void {
+  #prepare({ executor, hostId }: LeaseRequest, parts: readonly LeaseRecord[]): void {
     const { nodes } = this.#state
-    if (runtime === undefined) return
+    if (executor?.provider !== 'shm') return
     if (!parts.every(({ node }) => nodes.get(node)?.hostId === hostId)) return
     for (const { id, node, cores, memoryBytes } of parts) {
-      nodes.tell(node, 'prepare', { lease: id, runtime, cores, memoryBytes })
+      nodes.tell(node, 'prepare', { lease: id, executor, cores, memoryBytes })
     }
   }
 

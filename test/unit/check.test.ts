@@ -37,7 +37,7 @@ describe('a finding', () => {
     [
       LeaseRequest,
       { ...request, gpus: 1 },
-      'gpus is not a known field, allowed is one of cores, memoryBytes, durationMs, node, nodes, hostId, runtime, waitMs, requestId',
+      'gpus is not a known field, allowed is one of cores, memoryBytes, durationMs, node, nodes, hostId, executor, waitMs, requestId',
     ],
     [LeaseRequest, null, 'body is null, must be an object'],
     [LeaseRequest, undefined, 'body is missing, must be an object'],
