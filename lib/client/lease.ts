@@ -1,14 +1,16 @@
 // A lease, from its grant to its end: packages are deployed on its nodes, it renews itself, and it hears
 // from the executor managers what becomes of its workers.
 import { EventEmitter } from 'node:events'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 import {
   LeaseGrant,
-  type LeaseInfo,
+  LeaseInfo,
   type LeasePart,
   type WorkerLostEvent,
   type WorkerReadyEvent,
 } from '../control/schemas.js'
+import { isLive } from '../control/lease-states.js'
 import { invalidArgument, RfaasError } from '../errors.js'
 import { hostId } from '../host.js'
 import { native } from '../native.js'
@@ -33,7 +35,7 @@ export interface LeaseEvents {
   /** It is over on this node and goes on on the others. */
   partLost: [node: string, reason: string]
   /** The node's executor manager has been silent for 5 s. Calls go on as far as they can; should it
-   * not come back, the part ends when it expires. */
+   * not come back, the part ends when it expires, or when the resource manager says that it is over. */
   nodeUnreachable: [node: string, reason: string]
   nodeReachable: [node: string]
   renewed: [expiresAt: Date]
@@ -56,6 +58,8 @@ interface Settings {
 }
 
 const renewalRetryMs = 1_000
+// About a node that is silent.
+const askAgainMs = 2_000
 const maxTimerMs = 2 ** 31 - 1
 
 /** Made by `Client.lease`. */
@@ -64,6 +68,8 @@ export class Lease extends EventEmitter<LeaseEvents> {
   readonly #settings: Settings
   readonly #parts: readonly LeasedPart[]
   readonly #deployments = new Set<Deployment>()
+  /** Those about which the resource manager is asked. */
+  readonly #asking = new Set<LeasedPart>()
   #info: LeaseInfo
   /** By performance.now(), like all of the lease's times here: it lasts at least so long, and the
    * wall clock may be set. */
@@ -303,8 +309,27 @@ export class Lease extends EventEmitter<LeaseEvents> {
       this.emit('revoking', noticeMs, reason)
     },
     over: (part, reason) => this.#partOver(part, reason),
-    unreachable: ({ info }, reason) => this.emit('nodeUnreachable', info.node, reason),
+    unreachable: (part, reason) => {
+      this.emit('nodeUnreachable', part.info.node, reason)
+      void this.#askAbout(part)
+    },
     reachable: ({ info }) => this.emit('nodeReachable', info.node),
+  }
+
+  /** Its node is silent, and may be gone for good: then the resource manager knows sooner or later that the
+   * part is over. If it is away, too, the part ends when it expires. */
+  async #askAbout(part: LeasedPart): Promise<void> {
+    if (this.#asking.has(part)) return
+    this.#asking.add(part)
+    while (part.unreachable && !part.over) {
+      const state = await this.#link
+        .request(`/v1/leases/${this.id}`, { schema: LeaseInfo })
+        .then(({ parts }) => parts.find(({ id }) => id === part.info.id)?.state)
+        .catch(() => undefined)
+      if (state !== undefined && !isLive(state)) part.end(`${state}, says the resource manager`)
+      else await sleep(askAgainMs, undefined, { ref: false })
+    }
+    this.#asking.delete(part)
   }
 
   #partOver(part: LeasedPart, reason: string): void {

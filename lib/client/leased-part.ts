@@ -82,6 +82,11 @@ export class LeasedPart {
     return this.#revoking
   }
 
+  /** Its executor manager has been silent for a while. */
+  get unreachable(): boolean {
+    return this.#unreachable
+  }
+
   /** Its executor manager tells what happens, as far as is known. */
   get heard(): boolean {
     return this.#heard

@@ -112,6 +112,19 @@ describe('a lease whose executor manager is killed', () => {
     await expect.poll(async () => (await client.nodes())[0]?.state).toBe('up')
   })
 
+  test('ends when the operator removes its node', async () => {
+    const lease = await client.lease({ memory: '64MiB' })
+    const functions = await lease.deploy(nativePackage(), deployOptions)
+    const unreachable = once(lease, 'nodeUnreachable')
+    const ends = once(lease, 'ended')
+    await killNode()
+    await unreachable
+    await client.removeNode('node-1', { force: true })
+    expect((await ends)[0]).toBe('closed, says the resource manager')
+    await expect(functions.invoke('echo', bytes(1))).rejects.toMatchObject(ended)
+    await startNode(port)
+  })
+
   test('ends when it expires, if nobody comes back', async () => {
     const lease = await client.lease({ memory: '64MiB', duration: soonMs, autoRenew: false })
     const functions = await lease.deploy(nativePackage(), deployOptions)
