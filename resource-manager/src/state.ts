@@ -158,7 +158,8 @@ export class State {
     await this.changeEach({ leases: told })
     for (const { id, node } of told) {
       this.#logger.info({ lease: id, node, noticeMs }, 'lease is taken back')
-      this.tell(id)
+      // Of one whose notice is over already, its end is told.
+      if (this.leases.part(id)?.state === 'revoking') this.tell(id)
     }
   }
 
