@@ -4,9 +4,16 @@ import { distributionOf, median, type Distribution } from './statistics.js'
 /** One operation of a driver. A process has one of them, so the compiler sees one target only. */
 export type Operation =
   | { readonly kind: 'sync'; call(): void }
-  | { readonly kind: 'async'; call(): Promise<void> }
+  | AsyncOperation
   /** Many at a time is all that it does. */
   | { readonly kind: 'batch'; call(count: number, depth: number): Promise<void> }
+
+export interface AsyncOperation {
+  readonly kind: 'async'
+  call(): Promise<Uint8Array>
+  /** What the last call brought back: whoever awaits it puts it here, so that nothing lies between. */
+  output: Uint8Array
+}
 
 export interface Limits {
   /** Calls to measure. */
@@ -38,7 +45,8 @@ const callsPerOperation = 10_000
 
 /** One call. */
 export async function once(operation: Operation): Promise<void> {
-  await (operation.kind === 'batch' ? operation.call(1, 1) : operation.call())
+  if (operation.kind === 'async') operation.output = await operation.call()
+  else await operation.call(1, 1)
 }
 
 /** Warms up, and throws that away; then measures. */
@@ -54,10 +62,10 @@ export async function measureLatency(operation: Operation, limits: Limits): Prom
     return { ...distributionOf(times), batchNs: batchesSync(call, batchLimits(times, fewer)) }
   }
   if (operation.kind === 'batch') throw new RangeError('a batch has no latency')
-  const call = (): Promise<void> => operation.call()
-  await timeAsync(call, fewer)
-  const times = await timeAsync(call, limits)
-  return { ...distributionOf(times), batchNs: await batchesAsync(call, batchLimits(times, fewer)) }
+  await timeAsync(operation, fewer)
+  const times = await timeAsync(operation, limits)
+  const batchNs = await batchesAsync(operation, batchLimits(times, fewer))
+  return { ...distributionOf(times), batchNs }
 }
 
 /** `depth` calls in flight; a synchronous operation has one at a time. Calls `begin` after the
@@ -98,7 +106,7 @@ function timeSync(call: () => void, { samples, budgetMs }: Limits): Float64Array
 }
 
 async function timeAsync(
-  call: () => Promise<void>,
+  operation: AsyncOperation,
   { samples, budgetMs }: Limits,
 ): Promise<Float64Array> {
   const times = new Float64Array(samples)
@@ -106,7 +114,7 @@ async function timeAsync(
   let done = 0
   while (done < samples) {
     const begin = process.hrtime.bigint()
-    await call()
+    operation.output = await operation.call()
     times[done++] = Number(process.hrtime.bigint() - begin)
     if (looks(done, times[done - 1]!) && performance.now() >= end) break
   }
@@ -134,14 +142,14 @@ function batchesSync(call: () => void, { samples, budgetMs }: Limits): number {
 }
 
 async function batchesAsync(
-  call: () => Promise<void>,
+  operation: AsyncOperation,
   { samples, budgetMs }: Limits,
 ): Promise<number> {
   const batches: number[] = []
   const end = performance.now() + budgetMs
   do {
     const begin = process.hrtime.bigint()
-    for (let i = 0; i < callsPerBatch; ++i) await call()
+    for (let i = 0; i < callsPerBatch; ++i) operation.output = await operation.call()
     batches.push(Number(process.hrtime.bigint() - begin) / callsPerBatch)
   } while (batches.length < samples && performance.now() < end)
   return median(batches)
@@ -169,7 +177,7 @@ async function rate(
       if (++calls >= samples || (calls % callsPerLook === 0 && performance.now() >= end)) {
         over = true
       }
-      if (operation.kind === 'async') await result
+      if (operation.kind === 'async') operation.output = await (result as Promise<Uint8Array>)
     }
   }
   const begin = process.hrtime.bigint()

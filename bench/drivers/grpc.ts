@@ -1,6 +1,7 @@
 // Unary calls with @grpc/grpc-js, one HTTP/2 connection per server.
 import { Client, credentials } from '@grpc/grpc-js'
 
+import type { AsyncOperation } from '../timing.js'
 import type { Driver } from './driver.js'
 import { methodOf, unlimited } from './grpc-method.js'
 import { startServers } from './servers.js'
@@ -16,8 +17,7 @@ export const grpc: Driver = {
     const { path, requestSerialize, responseDeserialize } = methodOf(options.function)
     let next = 0
     let input = Buffer.alloc(0)
-    let output: Uint8Array = new Uint8Array(0)
-    const call = (): Promise<void> =>
+    const call = (): Promise<Uint8Array> =>
       new Promise((resolve, reject) => {
         const client = clients[next++ % clients.length]!
         client.makeUnaryRequest(
@@ -27,17 +27,17 @@ export const grpc: Driver = {
           input,
           (error, answer) => {
             if (error !== null) return reject(error)
-            output = answer!
-            resolve()
+            resolve(answer!)
           },
         )
       })
+    const operation: AsyncOperation = { kind: 'async', call, output: input }
     return {
-      operation: { kind: 'async', call },
+      operation,
       use: (payload) => {
         input = Buffer.from(payload)
       },
-      result: () => output,
+      result: () => operation.output,
       servers: servers.pids,
       close: async () => {
         for (const client of clients) client.close()

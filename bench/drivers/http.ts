@@ -3,6 +3,7 @@
 // times as long for small payloads and twice as long for large ones.
 import { Agent, request } from 'node:http'
 
+import type { AsyncOperation } from '../timing.js'
 import type { Driver, OpenOptions, Session } from './driver.js'
 import { startServers, type Servers } from './servers.js'
 
@@ -25,8 +26,7 @@ function session(servers: Servers, options: OpenOptions): Session {
   const path = `/${options.function}`
   let next = 0
   let input: Uint8Array = new Uint8Array(0)
-  let output: Uint8Array = new Uint8Array(0)
-  const post = (): Promise<void> =>
+  const post = (): Promise<Uint8Array> =>
     new Promise((resolve, reject) => {
       const port = ports[next++ % ports.length]
       const headers = {
@@ -39,8 +39,8 @@ function session(servers: Servers, options: OpenOptions): Session {
           const chunks: Buffer[] = []
           response.on('data', (chunk: Buffer) => chunks.push(chunk))
           response.on('end', () => {
-            output = chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks)
-            if (response.statusCode === 200) resolve()
+            const output = chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks)
+            if (response.statusCode === 200) resolve(output)
             else reject(new Error(`the server answered ${response.statusCode}: ${String(output)}`))
           })
           response.on('error', reject)
@@ -49,12 +49,13 @@ function session(servers: Servers, options: OpenOptions): Session {
       sent.on('error', reject)
       sent.end(input)
     })
+  const operation: AsyncOperation = { kind: 'async', call: post, output: input }
   return {
-    operation: { kind: 'async', call: post },
+    operation,
     use: (payload) => {
       input = payload
     },
-    result: () => output,
+    result: () => operation.output,
     servers: servers.pids,
     close: async () => {
       agent.destroy()

@@ -4,6 +4,7 @@ import { Piscina } from 'piscina'
 
 import { pinThread } from '../cores.js'
 import { javascriptModule } from '../functions/functions.js'
+import type { AsyncOperation } from '../timing.js'
 import type { Driver } from './driver.js'
 
 export const piscina: Driver = {
@@ -27,18 +28,17 @@ export const piscina: Driver = {
       .forEach((thread, i) => pinThread(thread, workerCores[i % workerCores.length]!))
     step('spawn')
     let input: Uint8Array = new Uint8Array(0)
-    let output: Uint8Array = new Uint8Array(0)
+    const operation: AsyncOperation = {
+      kind: 'async',
+      call: () => pool.run(input) as Promise<Uint8Array>,
+      output: input,
+    }
     return {
-      operation: {
-        kind: 'async',
-        call: async () => {
-          output = (await pool.run(input)) as Uint8Array
-        },
-      },
+      operation,
       use: (payload) => {
         input = payload
       },
-      result: () => output,
+      result: () => operation.output,
       servers: [],
       close: () => pool.destroy(),
     }

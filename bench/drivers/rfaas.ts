@@ -5,7 +5,7 @@ import { extname, join } from 'node:path'
 
 import { Client, type DeployOptions, type Functions } from '../../lib/index.js'
 import { javascriptModule, nativePackages, type FunctionName } from '../functions/functions.js'
-import type { Operation } from '../timing.js'
+import type { AsyncOperation, Operation } from '../timing.js'
 import { onAnswer } from './control-requests.js'
 import type { Driver, Session, Step } from './driver.js'
 
@@ -164,20 +164,39 @@ function spinning(functions: Functions, name: FunctionName): Calls {
 }
 
 function awaited(functions: Functions, name: FunctionName): Calls {
-  return copied(functions, (input, answered) => ({
+  let input = functions.allocate(8)
+  const operation: AsyncOperation = {
     kind: 'async',
-    call: async () => answered(await functions.invoke(name, input())),
-  }))
+    call: () => functions.invoke(name, input),
+    output: input,
+  }
+  return {
+    operation,
+    use: (payload) => {
+      if (payload.byteLength !== input.byteLength) input = functions.allocate(payload.byteLength)
+      input.set(payload)
+    },
+    result: () => operation.output,
+  }
 }
 
 function mapped(functions: Functions, name: FunctionName): Calls {
-  return copied(functions, (input, answered) => ({
-    kind: 'batch',
-    call: async (count, concurrency) => {
-      const inputs = new Array<Uint8Array>(count).fill(input())
-      answered((await functions.map(name, inputs, { concurrency })).at(-1)!)
+  let input = functions.allocate(8)
+  let last: Uint8Array = new Uint8Array(0)
+  return {
+    operation: {
+      kind: 'batch',
+      call: async (count, concurrency) => {
+        const inputs = new Array<Uint8Array>(count).fill(input)
+        last = (await functions.map(name, inputs, { concurrency })).at(-1)!
+      },
     },
-  }))
+    use: (payload) => {
+      if (payload.byteLength !== input.byteLength) input = functions.allocate(payload.byteLength)
+      input.set(payload)
+    },
+    result: () => last,
+  }
 }
 
 function inRecords(functions: Functions, name: FunctionName): Calls {
@@ -209,26 +228,6 @@ function inRecords(functions: Functions, name: FunctionName): Calls {
     use: (next) => {
       payload = Uint8Array.from(next)
       inputs = outputs = new Uint8Array(0)
-    },
-    result: () => last,
-  }
-}
-
-/** Calls with registered input whose results are copies. */
-function copied(
-  functions: Functions,
-  operation: (input: () => Uint8Array, answered: (output: Uint8Array) => void) => Operation,
-): Calls {
-  let input = functions.allocate(8)
-  let last: Uint8Array = new Uint8Array(0)
-  return {
-    operation: operation(
-      () => input,
-      (output) => (last = output),
-    ),
-    use: (payload) => {
-      if (payload.byteLength !== input.byteLength) input = functions.allocate(payload.byteLength)
-      input.set(payload)
     },
     result: () => last,
   }
