@@ -46,7 +46,8 @@ const callsPerOperation = 10_000
 /** One call. */
 export async function once(operation: Operation): Promise<void> {
   if (operation.kind === 'async') operation.output = await operation.call()
-  else await operation.call(1, 1)
+  else if (operation.kind === 'batch') await operation.call(1, 1)
+  else operation.call()
 }
 
 /** Warms up, and throws that away; then measures. */

@@ -168,7 +168,7 @@ function awaited(functions: Functions, name: FunctionName): Calls {
   const operation: AsyncOperation = {
     kind: 'async',
     call: () => functions.invoke(name, input),
-    output: input,
+    output: new Uint8Array(0),
   }
   return {
     operation,
