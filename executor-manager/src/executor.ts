@@ -151,6 +151,7 @@ export class Executor {
   }
 
   async #start(signal: AbortSignal): Promise<void> {
+    if (signal.aborted) throw leaseEnded()
     const onAbort = (): void => {
       for (const { process } of this.#places) process?.kill()
     }
@@ -159,7 +160,7 @@ export class Executor {
       const started = this.#places.map((place) => this.#launch(place))
       // The first failure is the answer; its siblings are stopped by `start`.
       const ready = await Promise.all(started)
-      if (signal.aborted) throw new RfaasError('ERR_RFAAS_LEASE_ENDED', 'the lease has ended')
+      if (signal.aborted) throw leaseEnded()
       this.#functions = ready[0]?.functions ?? []
       for (const [index, { functions }] of ready.entries()) this.#checkFunctions(index, functions)
       for (const place of this.#places) this.#keepers.push(this.#keep(place))
@@ -304,4 +305,8 @@ export class Executor {
 function isOurs(address: string): boolean {
   const interfaces = Object.values(networkInterfaces()).flatMap((entries) => entries ?? [])
   return interfaces.some((entry) => entry.address === address)
+}
+
+function leaseEnded(): RfaasError {
+  return new RfaasError('ERR_RFAAS_LEASE_ENDED', 'the lease has ended')
 }

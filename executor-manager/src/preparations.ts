@@ -132,7 +132,6 @@ export class Preparations {
     const { lease, executor: request, cores } = event
     const packagePath = await packages.use(request.package, request.runtime)
     try {
-      signal.throwIfAborted()
       return await Executor.start(
         {
           request,

@@ -47,6 +47,7 @@ export interface LeaseEvents {
 
 /** What a lease is for, known when it is asked for. */
 export interface LeaseDeployment extends DeployOptions {
+  /** As for `Lease.deploy`. */
   path: string
 }
 

@@ -42,11 +42,16 @@ async function use(lease: Lease, path = javascript()): Promise<void> {
   expect(await functions.invoke('pid', new Uint8Array(0))).not.toHaveLength(0)
 }
 
-async function begun(cluster: Cluster, runtime: Runtime, from: string): Promise<number> {
+async function metric(cluster: Cluster, name: string): Promise<number> {
   const text = await (await fetch(`${cluster.node.url}/metrics`)).text()
-  const name = `rfaas_node_leases_begun_total{runtime="${runtime}",from="${from}"} `
-  return Number(text.split(name)[1]?.split('\n')[0] ?? 0)
+  return Number(text.split(`${name} `)[1]?.split('\n')[0] ?? 0)
 }
+
+const begun = (cluster: Cluster, runtime: Runtime, from: string): Promise<number> =>
+  metric(cluster, `rfaas_node_leases_begun_total{runtime="${runtime}",from="${from}"}`)
+
+const stored = (cluster: Cluster): Promise<number> =>
+  metric(cluster, '\nrfaas_node_packages_stored_total')
 
 const processes = (): number[] => childrenOf(process.pid)
 
@@ -103,6 +108,22 @@ describe('a lease that says what will be deployed', () => {
     const functions = await granted.deploy()
     const input = new Uint8Array(100)
     expect(await functions.invoke('pid', input)).not.toHaveLength(0)
+  })
+
+  it('ships a package again that the node has removed since it was last there', async () => {
+    const cluster = await startCluster({ cores: 1, maxStoreBytes: 1000 })
+    const path = javascript()
+    const before = await lease(cluster, {})
+    await use(before, path)
+    await before.release()
+    const other = await lease(cluster, {})
+    await use(other, javascript(`${script}\n// ${'another one '.repeat(80)}`))
+    await other.release()
+    const granted = await lease(cluster, { deploy: { path, ...sizes } })
+    const shipped = await stored(cluster)
+    const functions = await granted.deploy()
+    expect(await functions.invoke('pid', new Uint8Array(0))).not.toHaveLength(0)
+    expect(await stored(cluster)).toBe(shipped + 1)
   })
 
   it('learns why its package cannot be started, as others do', async () => {
