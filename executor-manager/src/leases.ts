@@ -15,7 +15,7 @@ import type {
   LeaseRevokingEvent,
 } from '../../lib/control/schemas.js'
 import type { Logger } from '../../lib/control/log.js'
-import type { EventStream } from '../../lib/control/server.js'
+import type { EventStream } from '../../lib/control/event-stream.js'
 import type { Clock } from '../../lib/control/clock.js'
 import { checkClaims, openToken } from '../../lib/control/token.js'
 import { RfaasError } from '../../lib/errors.js'

@@ -321,7 +321,7 @@ export class Registration {
   /** What every request goes with. */
   get #access(): CallOptions {
     const { key, transport } = this.#options
-    return { token: key, transport, signal: this.#stop.signal }
+    return { token: key, transport, inSession: true, signal: this.#stop.signal }
   }
 
   async #pause(ms: number): Promise<void> {

@@ -10,7 +10,7 @@ import {
   type LeaseClaims,
 } from '../../lib/control/schemas.js'
 import { bearerOf } from '../../lib/control/auth.js'
-import { watchCaller } from '../../lib/control/caller.js'
+import type { Asker } from '../../lib/control/operations.js'
 import type { ControlServer } from '../../lib/control/server.js'
 import { RfaasError } from '../../lib/errors.js'
 import type { LeaseTable } from './leases.js'
@@ -38,106 +38,83 @@ export interface Services {
 
 export function addClientRoutes(server: ControlServer, services: Services): void {
   const { leases } = services
-  const claimsOf = (request: FastifyRequest): LeaseClaims => {
+  const claimsOf = (asker: Asker): LeaseClaims => {
     try {
-      return leases.verify(bearer(request))
+      return leases.verify(bearer(asker))
     } catch (error) {
       if (!(error instanceof RfaasError) || error.code !== 'ERR_RFAAS_UNAUTHORIZED') throw error
-      throw server.door.refusal(request, error, {})
+      throw server.door.refusal(asker, error, {})
     }
   }
 
   addCodeRoutes(server, services, claimsOf)
 
-  // An answer may take as long as a worker's start: its connection is not idle.
-  server.app.post(
-    '/v1/executors',
-    {
-      schema: {
-        summary: 'Start a function package on the cores of the lease',
-        security,
-        body: ExecutorStart,
-        response: { 201: ExecutorInfo },
-      },
-      onRequest: authenticate(claimsOf),
-    },
-    async (request, reply) => {
-      const claims = claimsOf(request)
-      const caller = watchCaller(request, reply)
+  const access = { security: 'leaseToken', admit: claimsOf }
+  server.operation({
+    method: 'POST',
+    path: '/v1/executors',
+    summary: 'Start a function package on the cores of the lease',
+    ...access,
+    body: ExecutorStart,
+    status: 201,
+    answer: ExecutorInfo,
+    handle: async ({ asker, body, caller }) => {
+      const claims = claimsOf(asker)
+      // An answer may take as long as a worker's start.
+      const signal = caller()
       await leases.admit(claims)
-      const { code, ...wanted } = request.body
+      const { code, ...wanted } = body
       if (code !== undefined) await takeIn(services, claims.lease, wanted.package, code)
-      return reply.status(201).send(await leases.startExecutor(claims.lease, wanted, caller))
+      return leases.startExecutor(claims.lease, wanted, signal)
     },
-  )
-  server.app.delete(
-    '/v1/executors/:id',
-    {
-      schema: {
-        summary: 'Stop an executor of the lease',
-        security,
-        params: IdParams,
-        response: { 204: Nothing },
-      },
-      onRequest: authenticate(claimsOf),
-    },
-    async (request, reply) => {
-      await leases.stopExecutor(claimsOf(request).lease, request.params.id)
-      return reply.status(204).send(null)
-    },
-  )
-  server.app.get(
-    '/v1/leases/:id/events',
-    {
-      schema: {
-        summary: 'Server-sent events: worker-lost, worker-ready, lease-revoking, lease-ended',
-        security,
-        params: IdParams,
-      },
-      onRequest: authenticate(claimsOf),
-    },
-    async (request, reply) => {
-      const claims = forLease(claimsOf(request), request.params.id)
+  })
+  server.operation({
+    method: 'DELETE',
+    path: '/v1/executors/:id',
+    summary: 'Stop an executor of the lease',
+    ...access,
+    params: IdParams,
+    handle: ({ asker, params }) => leases.stopExecutor(claimsOf(asker).lease, params.id),
+  })
+  server.operation({
+    method: 'GET',
+    path: '/v1/leases/:id/events',
+    summary: 'Events: worker-lost, worker-ready, lease-revoking, lease-ended',
+    ...access,
+    params: IdParams,
+    answersEvents: true,
+    handle: async ({ asker, params, events }) => {
+      const claims = forLease(claimsOf(asker), params.id)
       await leases.admit(claims)
-      leases.subscribe(claims.lease, server.eventStream(reply))
+      leases.subscribe(claims.lease, events())
     },
-  )
-  server.app.put(
-    '/v1/leases/:id/token',
-    {
-      schema: {
-        summary: 'Show the token of a renewed lease',
-        security,
-        params: IdParams,
-        body: RenewedToken,
-        response: { 204: Nothing },
-      },
-      onRequest: authenticate(claimsOf),
+  })
+  server.operation({
+    method: 'PUT',
+    path: '/v1/leases/:id/token',
+    summary: 'Show the token of a renewed lease',
+    ...access,
+    params: IdParams,
+    body: RenewedToken,
+    handle: async ({ asker, params, body }) => {
+      forLease(claimsOf(asker), params.id)
+      await leases.admit(forLease(leases.verify(body.token), params.id))
     },
-    async (request, reply) => {
-      forLease(claimsOf(request), request.params.id)
-      await leases.admit(forLease(leases.verify(request.body.token), request.params.id))
-      return reply.status(204).send(null)
-    },
-  )
-  server.app.delete(
-    '/v1/leases/:id',
-    {
-      schema: {
-        summary: 'End the lease on this node: stops its executors and confirms it as closed',
-        security,
-        params: IdParams,
-        response: { 200: LeaseReleased },
-      },
-      onRequest: authenticate(claimsOf),
-    },
-    async (request) => {
-      const claims = forLease(claimsOf(request), request.params.id)
+  })
+  server.operation({
+    method: 'DELETE',
+    path: '/v1/leases/:id',
+    summary: 'End the lease on this node: stops its executors and confirms it as closed',
+    ...access,
+    params: IdParams,
+    answer: LeaseReleased,
+    handle: async ({ asker, params }) => {
+      const claims = forLease(claimsOf(asker), params.id)
       await leases.end(claims.lease, 'released')
       // So that whoever releases a lease finds its cores free and its use accounted for.
       return { confirmed: await services.confirmed(claims.lease) }
     },
-  )
+  })
 }
 
 /** A package that came with the request to start it. */
@@ -155,7 +132,7 @@ async function takeIn(
 function addCodeRoutes(
   { app }: ControlServer,
   { leases, packages, metrics }: Services,
-  claimsOf: (request: FastifyRequest) => LeaseClaims,
+  claimsOf: (asker: Asker) => LeaseClaims,
 ): void {
   app.head(
     '/v1/code/:sha256',
@@ -211,7 +188,7 @@ function addCodeRoutes(
 
 /** Before anything of the body is read. */
 function authenticate(
-  claimsOf: (request: FastifyRequest) => LeaseClaims,
+  claimsOf: (asker: Asker) => LeaseClaims,
 ): (request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void) => void {
   return (request, _reply, done) => {
     claimsOf(request)
@@ -219,8 +196,8 @@ function authenticate(
   }
 }
 
-function bearer(request: FastifyRequest): string {
-  const token = bearerOf(request)
+function bearer(asker: Asker): string {
+  const token = bearerOf(asker)
   if (token !== undefined) return token
   throw new RfaasError(
     'ERR_RFAAS_UNAUTHORIZED',

@@ -275,9 +275,9 @@ export class LeasedPart {
     return request(this.#at(path), { ...this.#access, ...options })
   }
 
-  get #access(): Pick<CallOptions, 'token' | 'transport' | 'timeoutMs'> {
+  get #access(): Pick<CallOptions, 'token' | 'transport' | 'inSession' | 'timeoutMs'> {
     const { transport, timeoutMs } = this.#link
-    return { token: this.#token, transport, timeoutMs }
+    return { token: this.#token, transport, inSession: true, timeoutMs }
   }
 
   #at(path: string): string {

@@ -52,6 +52,7 @@ export class ManagerLink {
         return await request(new URL(path, url).href, {
           token: this.#key,
           transport,
+          inSession: true,
           ...(options as RequestOptions & { schema: TSchema }),
           // One that only seems to be there must not use up the time of the others.
           timeoutMs: options.timeoutMs === undefined ? remainingMs / left : remainingMs,

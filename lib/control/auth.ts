@@ -2,11 +2,12 @@
 // from the head of a request, before anything of its body is read.
 import type { Socket } from 'node:net'
 import { TLSSocket } from 'node:tls'
-import type { FastifyInstance, FastifyRequest, onRequestHookHandler } from 'fastify'
+import type { FastifyInstance, onRequestHookHandler } from 'fastify'
 import { RfaasError } from '../errors.js'
 import { keyIdOf, type KeyRing } from './keys.js'
 import type { Logger } from './log.js'
 import { isLoopback } from './loopback.js'
+import type { Asker } from './operations.js'
 import { openPrincipal, type Principal, type Role } from './principal.js'
 
 /** Which roles may call a route, by `METHOD /path`, the path as the route has it. */
@@ -18,14 +19,15 @@ export interface DoorOptions {
   /** Nodes prove themselves with a certificate, too. */
   nodeCertificates: boolean
   /** Whom another manager speaks for that passes a request on; undefined: it is not from one. */
-  peers?: ((request: FastifyRequest) => Principal | undefined) | undefined
+  peers?: ((request: Asker) => Principal | undefined) | undefined
   logger: Logger
 }
 
 export class Door {
   readonly #options: DoorOptions
   readonly #failures = new FailureLimit()
-  readonly #principals = new WeakMap<FastifyRequest, Principal>()
+  readonly #principals = new WeakMap<Asker, Principal>()
+  #table: AccessTable = {}
 
   constructor(options: DoorOptions) {
     this.#options = options
@@ -33,6 +35,7 @@ export class Door {
 
   /** Guards every route that `app` gets from now on; one that is not in the table is an error. */
   guard(app: Pick<FastifyInstance, 'addHook'>, table: AccessTable): void {
+    this.#table = table
     app.addHook('onRoute', (route) => {
       const name = `${String(route.method)} ${route.url}`
       const roles = table[name]
@@ -44,17 +47,28 @@ export class Door {
   /** For one route. */
   only(...roles: readonly Role[]): onRequestHookHandler {
     return (request, _reply, done) => {
-      const principal = this.#authenticate(request)
-      if (principal !== openPrincipal && !roles.includes(principal.role)) {
-        throw forbidden(principal, roles)
-      }
-      this.#principals.set(request, principal)
+      this.#admit(request, roles)
       done()
     }
   }
 
+  /** The same for a request that does not come by a route of its own: see `guard`. Every operation has a route,
+   * so one that is not in the table was not guarded there either. */
+  admit(asker: Asker): void {
+    const roles = this.#table[`${asker.method} ${asker.routeOptions.url}`]
+    if (roles !== undefined) this.#admit(asker, roles)
+  }
+
+  #admit(asker: Asker, roles: readonly Role[]): void {
+    const principal = this.#authenticate(asker)
+    if (principal !== openPrincipal && !roles.includes(principal.role)) {
+      throw forbidden(principal, roles)
+    }
+    this.#principals.set(asker, principal)
+  }
+
   /** Who sent a request that came through the door. */
-  readonly principalOf = (request: FastifyRequest): Principal => {
+  readonly principalOf = (request: Asker): Principal => {
     const principal = this.#principals.get(request)
     if (principal !== undefined) return principal
     throw new RfaasError('ERR_RFAAS_INTERNAL', 'a route without a guard asked who its caller is')
@@ -62,18 +76,14 @@ export class Door {
 
   /** Whether its caller's key is still what it was: it may be removed while an answer goes on. True for
    * requests that did not come with a key. */
-  isStillWelcome(request: FastifyRequest): boolean {
+  isStillWelcome(request: Asker): boolean {
     const principal = this.#principals.get(request)
     const { keys } = this.#options
     return principal === undefined || keys === undefined || keys.stillHas(principal)
   }
 
   /** What to answer to a request that could not prove itself: logged, but only so often. */
-  refusal(
-    request: FastifyRequest,
-    error: RfaasError,
-    details: Record<string, unknown>,
-  ): RfaasError {
+  refusal(request: Asker, error: RfaasError, details: Record<string, unknown>): RfaasError {
     const remote = request.ip
     const verdict = this.#failures.count(remote)
     if (verdict !== 'quiet') {
@@ -92,7 +102,7 @@ export class Door {
     )
   }
 
-  #authenticate(request: FastifyRequest): Principal {
+  #authenticate(request: Asker): Principal {
     const { keys, peers } = this.#options
     const principal = peers?.(request)
     if (principal !== undefined) {
@@ -113,7 +123,7 @@ export class Door {
     try {
       const principal = keys.principalOf(key)
       if (principal.role === 'node' && this.#options.nodeCertificates) {
-        checkCertificate(request.raw.socket, principal.node ?? '')
+        checkCertificate(request.socket, principal.node ?? '')
       }
       return principal
     } catch (error) {
@@ -124,13 +134,13 @@ export class Door {
 }
 
 /** The credential of `Authorization: Bearer`. */
-export function bearerOf(request: FastifyRequest): string | undefined {
+export function bearerOf(request: Asker): string | undefined {
   return /^Bearer ([^\s]+)$/i.exec(request.headers.authorization ?? '')?.[1]
 }
 
 /** Also by the name that it was asked under: a web page whose name was made to resolve to 127.0.0.1
  * (DNS rebinding) sends requests from this host, too. */
-function isFromThisHost(request: FastifyRequest): boolean {
+function isFromThisHost(request: Asker): boolean {
   return isLoopback(request.socket.remoteAddress ?? '') && isLoopback(request.hostname)
 }
 

@@ -1,7 +1,8 @@
 // Whoever waits for an answer that may take its time.
 import type { FastifyReply, FastifyRequest } from 'fastify'
 
-const keepAliveMs = 15_000
+/** Of connections on which an answer may take its time. */
+export const keepAliveMs = 15_000
 
 /** Aborts when the caller hangs up without an answer. While it waits its connection may be silent; a
  * host that vanishes is noticed all the same. */

@@ -14,18 +14,21 @@ import {
   type FastifyBaseLogger,
   type FastifyInstance,
   type FastifyReply,
-  type FastifyRequest,
 } from 'fastify'
 import { collectDefaultMetrics, Histogram, Registry } from 'prom-client'
 import type { TSchema } from 'typebox'
-import { RfaasError, invalidArgument, type ErrorCode } from '../errors.js'
+import { RfaasError } from '../errors.js'
 import { packageVersion } from '../package-root.js'
 import { Door, type DoorOptions } from './auth.js'
 import { checkArgument } from './check.js'
 import type { KeyRing } from './keys.js'
 import type { Logger } from './log.js'
 import type { Reloaded } from './reloaded.js'
+import { SseStream, type OpenStream } from './event-stream.js'
+import { addRoute, OperationTable, type Operation } from './operations.js'
+import { badRequest, bodyOf, translate } from './refusal.js'
 import { ErrorBody, Health, type Standing } from './schemas.js'
+import { Sessions } from './session-server.js'
 
 export type ControlApp = FastifyInstance<
   Server,
@@ -57,7 +60,9 @@ export interface ServerOptions {
   warnings?: (() => readonly string[]) | undefined
   /** Throws what keeps the manager from its work: /healthz answers with it, else with what it returns. */
   assertHealthy?: () => Standing | undefined
-  /** Interval of the comments that keep event streams alive. Default 15 s. */
+  /** Sessions are refused while it returns false. Default: never. */
+  hasSessions?: (() => boolean) | undefined
+  /** Interval of the signs of life in event streams and sessions. Default 15 s. */
   streamHeartbeatMs?: number
 }
 
@@ -67,9 +72,16 @@ export interface ControlServer {
   registry: Registry
   /** Guards the routes that a manager adds. */
   door: Door
-  /** Turns the answer into an event stream; call it in a route's handler and answer nothing else. */
-  eventStream(reply: FastifyReply): EventStream
-  /** Ends all that are open: their readers connect again. */
+  /** Answers requests for it, and those in sessions. Guarded by the door like a route. */
+  operation<
+    P extends TSchema,
+    Q extends TSchema,
+    B extends TSchema,
+    A extends TSchema | undefined = undefined,
+  >(
+    operation: Operation<P, Q, B, A>,
+  ): void
+  /** Ends all event streams and sessions: who follows them comes again. */
   endStreams(): void
   /** Listens and returns the base URL; port 0 takes a free one. */
   listen(host: string, port: number): Promise<string>
@@ -77,50 +89,28 @@ export interface ControlServer {
   close(): Promise<void>
 }
 
-/** One open stream of server-sent events. */
-export interface EventStream {
-  /** False when the stream is closed, or was just closed because its reader does not keep up. */
-  send(event: string, data: unknown): boolean
-  end(): void
-  readonly closed: boolean
-  /** Called once, at once if the stream is closed already. */
-  onClose(listener: () => void): void
-}
-
 const closeGraceMs = 2000
+// A token that names every core of a large node does not fit into the default 16 KiB.
+const maxHeaderSize = 128 * 1024
 const certificateLookMs = 5000
 const welcomeLookMs = 2000
-const maxUnreadBytes = 1024 * 1024
-
-const statusOf: Partial<Record<ErrorCode, number>> = {
-  ERR_RFAAS_INVALID_ARGUMENT: 400,
-  ERR_RFAAS_UNAUTHORIZED: 401,
-  ERR_RFAAS_FORBIDDEN: 403,
-  ERR_RFAAS_NOT_FOUND: 404,
-  ERR_RFAAS_NO_CAPACITY: 409,
-  ERR_RFAAS_QUOTA: 409,
-  ERR_RFAAS_LEASE_ENDED: 409,
-  ERR_RFAAS_LEASE_REVOKED: 409,
-  ERR_RFAAS_PAYLOAD_TOO_LARGE: 413,
-  ERR_RFAAS_PACKAGE: 422,
-  ERR_RFAAS_UNAVAILABLE: 503,
-  ERR_RFAAS_CLOSED: 503,
-  ERR_RFAAS_FABRIC_UNAVAILABLE: 503,
-}
 
 export async function createServer(options: ServerOptions): Promise<ControlServer> {
   const { logger } = options
   const registry = new Registry()
   collectDefaultMetrics({ register: registry })
-  const streams = new Set<SseStream>()
+  const streams = new Set<OpenStream>()
 
-  const { keys, peers, tls, nodeCertificates = false } = options
+  const { keys, peers, tls, nodeCertificates = false, hasSessions = () => true } = options
+  const bodyLimit = options.bodyLimit ?? 1024 * 1024
+  const requestTimeout = options.requestTimeoutMs ?? 30_000
+  const connectionTimeout = options.connectionTimeoutMs ?? 120_000
+  const heartbeatMs = options.streamHeartbeatMs ?? 15_000
   const door = new Door({ keys, peers, nodeCertificates, logger })
   const limits = {
-    headersTimeout: Math.min(10_000, options.requestTimeoutMs ?? 10_000),
+    headersTimeout: Math.min(10_000, requestTimeout),
     connectionsCheckingInterval: 1000,
-    // A token that names every core of a large node does not fit into the default 16 KiB.
-    maxHeaderSize: 128 * 1024,
+    maxHeaderSize,
   }
   const secure = (context: SecureContextOptions): TlsServerOptions => ({
     ...context,
@@ -137,10 +127,10 @@ export async function createServer(options: ServerOptions): Promise<ControlServe
     logController: new LogController({ disableRequestLogging: true }),
     // Nothing is logged with a request's own logger.
     childLoggerFactory: (parent) => parent,
-    bodyLimit: options.bodyLimit ?? 1024 * 1024,
+    bodyLimit,
     // Both ends of a slow-loris: a request that trickles in and a connection that says nothing.
-    requestTimeout: options.requestTimeoutMs ?? 30_000,
-    connectionTimeout: options.connectionTimeoutMs ?? 120_000,
+    requestTimeout,
+    connectionTimeout,
     ...(tls === undefined
       ? { http: limits }
       : { https: { ...limits, handshakeTimeout: 10_000, ...secure(tls.value) } }),
@@ -179,8 +169,24 @@ export async function createServer(options: ServerOptions): Promise<ControlServe
   // would hold up the end, so these are cut. Known by the peer's address, because the socket of a
   // request over TLS is another object than that of its connection.
   let ending = false
+  const observe = addRequestMetrics(app, registry)
+  const operations = new OperationTable()
+  const sessions = new Sessions({
+    operations,
+    admit: (asker) => door.admit(asker),
+    open: () => !ending && hasSessions(),
+    lineLimit: bodyLimit + maxHeaderSize,
+    lineTimeoutMs: requestTimeout,
+    idleMs: connectionTimeout,
+    heartbeatMs,
+    answered: observe,
+    streams,
+    logger,
+  })
+  sessions.listen(app.server)
   const endStreams = (): void => {
     for (const stream of streams) stream.end()
+    sessions.end()
   }
   const unused = new Map<string, Socket>()
   const peer = ({ remoteAddress, remotePort }: Socket): string => `${remoteAddress} ${remotePort}`
@@ -191,9 +197,11 @@ export async function createServer(options: ServerOptions): Promise<ControlServe
       if (unused.get(name) === socket) unused.delete(name)
     })
   })
-  app.server.on('request', ({ socket }: IncomingMessage) => unused.delete(peer(socket)))
+  for (const begun of ['request', 'upgrade']) {
+    app.server.on(begun, ({ socket }: IncomingMessage) => unused.delete(peer(socket)))
+  }
   const looking = setInterval(() => {
-    for (const stream of streams) if (!door.isStillWelcome(stream.request)) stream.end()
+    for (const stream of streams) if (!door.isStillWelcome(stream.asker)) stream.end()
   }, welcomeLookMs).unref()
   app.addHook('preClose', (done) => {
     ending = true
@@ -207,16 +215,18 @@ export async function createServer(options: ServerOptions): Promise<ControlServe
     if (ending) void reply.header('connection', 'close')
     done()
   })
-  addRequestMetrics(app, registry)
-  await addOperatorRoutes(app, { registry, door, ...options })
+  const operation = ((declared: Operation) => {
+    addRoute(app, declared, (reply) => new SseStream(reply, streams, heartbeatMs))
+    operations.add(declared)
+  }) as ControlServer['operation']
+  await addOperatorRoutes(app, { registry, door, operation, ...options })
 
-  const heartbeatMs = options.streamHeartbeatMs ?? 15_000
   let closing: Promise<void> | undefined
   return {
     app,
     registry,
     door,
-    eventStream: (reply) => new SseStream(reply, streams, heartbeatMs),
+    operation,
     endStreams,
     listen: async (host, port) => {
       await listen(app, host, port)
@@ -224,7 +234,7 @@ export async function createServer(options: ServerOptions): Promise<ControlServe
       return `${tls === undefined ? 'http' : 'https'}://${host.includes(':') ? `[${host}]` : host}:${bound}`
     },
     close: () => {
-      closing ??= closeServer(app)
+      closing ??= closeServer(app, sessions)
       return closing
     },
   }
@@ -269,9 +279,12 @@ async function listen(app: ControlApp, host: string, port: number): Promise<void
   }
 }
 
-async function closeServer(app: ControlApp): Promise<void> {
+async function closeServer(app: ControlApp, sessions: Sessions): Promise<void> {
   // A client that never finishes its request must not hold up the end of the process.
-  const timer = setTimeout(() => app.server.closeAllConnections(), closeGraceMs)
+  const timer = setTimeout(() => {
+    app.server.closeAllConnections()
+    sessions.destroy()
+  }, closeGraceMs)
   try {
     await app.close()
   } finally {
@@ -285,10 +298,11 @@ async function addOperatorRoutes(
   {
     registry,
     door,
+    operation,
     title,
     assertHealthy,
     warnings,
-  }: Pick<ControlServer, 'registry' | 'door'> &
+  }: Pick<ControlServer, 'registry' | 'door' | 'operation'> &
     Pick<ServerOptions, 'title' | 'assertHealthy' | 'warnings'>,
 ): Promise<void> {
   // Every described route also describes how it fails.
@@ -306,15 +320,17 @@ async function addOperatorRoutes(
     },
   })
   const startedAt = performance.now()
-  app.get(
-    '/healthz',
-    { schema: { summary: 'Can the manager do its work?', response: { 200: Health } } },
-    () => {
+  operation({
+    method: 'GET',
+    path: '/healthz',
+    summary: 'Can the manager do its work?',
+    answer: Health,
+    handle: () => {
       const standing = assertHealthy?.()
       const uptimeMs = Math.round(performance.now() - startedAt)
       return { status: 'ok' as const, uptimeMs, warnings: [...(warnings?.() ?? [])], ...standing }
     },
-  )
+  })
   const onRequest = door.only('operator')
   app.get(
     '/metrics',
@@ -327,7 +343,9 @@ async function addOperatorRoutes(
   app.get('/openapi.json', { schema: { hide: true }, onRequest }, () => app.swagger())
 }
 
-function addRequestMetrics(app: ControlApp, registry: Registry): void {
+type Observe = (answer: { method: string; route: string; status: number; seconds: number }) => void
+
+function addRequestMetrics(app: ControlApp, registry: Registry): Observe {
   const duration = new Histogram({
     name: 'rfaas_http_request_duration_seconds',
     help: 'Time from the arrival of a request to the end of its answer',
@@ -335,51 +353,16 @@ function addRequestMetrics(app: ControlApp, registry: Registry): void {
     buckets: [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5],
     registers: [registry],
   })
+  const observe: Observe = ({ method, route, status, seconds }) =>
+    duration.observe({ method, route, status: String(status) }, seconds)
   app.addHook('onResponse', (request, reply, done) => {
     // The route's pattern, never the URL: clients must not be able to create time series.
     const route = request.routeOptions.url ?? 'unknown'
-    const labels = { method: request.method, route, status: String(reply.statusCode) }
-    duration.observe(labels, reply.elapsedTime / 1000)
+    const seconds = reply.elapsedTime / 1000
+    observe({ method: request.method, route, status: reply.statusCode, seconds })
     done()
   })
-}
-
-function translate(error: unknown): RfaasError & { status: number } {
-  if (error instanceof RfaasError) {
-    return withStatus(error, error.status ?? statusOf[error.code] ?? 500)
-  }
-  const { statusCode, code, message } = error as { statusCode?: number; code?: string } & Error
-  switch (code) {
-    case 'FST_ERR_CTP_INVALID_MEDIA_TYPE':
-      return withStatus(badRequest(message), 415)
-    case 'FST_ERR_CTP_BODY_TOO_LARGE':
-      return withStatus(badRequest('the body is longer than this route takes'), 413)
-    case 'FST_ERR_CTP_EMPTY_JSON_BODY':
-      return withStatus(badRequest('body is empty, must be JSON'), 400)
-  }
-  if (statusCode !== undefined && statusCode >= 400 && statusCode < 500) {
-    const sentence = error instanceof SyntaxError ? `body is not valid JSON: ${message}` : message
-    return withStatus(badRequest(sentence), statusCode)
-  }
-  // What went wrong inside is for the log; the client learns where to look.
-  return withStatus(
-    new RfaasError('ERR_RFAAS_INTERNAL', 'the manager failed inside: its log has the details'),
-    500,
-  )
-}
-
-function withStatus(error: RfaasError, status: number): RfaasError & { status: number } {
-  const { code, message, field, allowed } = error
-  const details = { status, ...(field && { field }), ...(allowed && { allowed }) }
-  return new RfaasError(code, message, details) as RfaasError & { status: number }
-}
-
-function badRequest(message: string): RfaasError {
-  return new RfaasError('ERR_RFAAS_INVALID_ARGUMENT', message, { status: 400 })
-}
-
-function bodyOf({ code, message, field, allowed }: RfaasError): ErrorBody {
-  return { error: { code, message, ...(field && { field }), ...(allowed && { allowed }) } }
+  return observe
 }
 
 function sendError(reply: FastifyReply, error: RfaasError): FastifyReply {
@@ -412,69 +395,4 @@ function refuseGarbage(logger: Logger, error: NodeJS.ErrnoException, socket: Soc
     )
   }
   socket.destroySoon()
-}
-
-class SseStream implements EventStream {
-  readonly request: FastifyRequest
-  readonly #raw: ServerResponse
-  readonly #timer: NodeJS.Timeout
-  readonly #listeners: (() => void)[] = []
-  #closed = false
-
-  constructor(reply: FastifyReply, open: Set<SseStream>, heartbeatMs: number) {
-    this.request = reply.request
-    reply.hijack()
-    this.#raw = reply.raw
-    this.#raw.on('close', () => {
-      this.#closed = true
-      clearInterval(this.#timer)
-      open.delete(this)
-      for (const listener of this.#listeners.splice(0)) listener()
-    })
-    // A write to a connection that has just gone: `close` follows and cleans up.
-    this.#raw.on('error', () => undefined)
-    this.#raw.writeHead(200, {
-      'content-type': 'text/event-stream',
-      'cache-control': 'no-store',
-      // A stream ends with its connection, so that a closing server has nothing to wait for.
-      connection: 'close',
-    })
-    // The head leaves with the first bytes: the reader knows now that it is subscribed.
-    this.#raw.write(': open\n\n')
-    this.#timer = setInterval(() => this.#write(': alive\n\n'), heartbeatMs)
-    open.add(this)
-  }
-
-  get closed(): boolean {
-    return this.#closed
-  }
-
-  send(event: string, data: unknown): boolean {
-    if (/[\r\n]/.test(event)) throw invalidArgument('event', event, 'one line')
-    return this.#write(`event: ${event}\ndata: ${JSON.stringify(data)}\n\n`)
-  }
-
-  end(): void {
-    this.#closed = true
-    clearInterval(this.#timer)
-    this.#raw.end()
-  }
-
-  onClose(listener: () => void): void {
-    if (this.#raw.closed) listener()
-    else this.#listeners.push(listener)
-  }
-
-  #write(text: string): boolean {
-    if (this.#closed) return false
-    // What is written now counts at the next write: it may be long, and has had no time to leave.
-    if (this.#raw.writableLength <= maxUnreadBytes) {
-      this.#raw.write(text)
-      return true
-    }
-    // Its reader is stuck. It has to reconnect and catch up by asking for the state.
-    this.#closed = true
-    this.#raw.destroy()
-    return false
-  }
 }

@@ -7,6 +7,8 @@ import type { SecureContextOptions } from 'node:tls'
 import { RfaasError } from '../errors.js'
 import { isLoopback } from './loopback.js'
 import type { Reloaded } from './reloaded.js'
+import type { Session } from './session.js'
+import { SessionPool } from './session-pool.js'
 import { loadTls, type TlsFields, type TlsFiles } from './tls.js'
 
 export interface TransportOptions extends TlsFiles {
@@ -21,15 +23,20 @@ export interface TransportOptions extends TlsFiles {
 // Well below the time after which servers close idle connections (server.ts), so that a request is
 // not sent into one that is just closing.
 const idleMs = 4000
+type Headers = Record<string, string | number>
+
 const usualFields: TlsFields = { cert: 'tlsCert', key: 'tlsKey', ca: 'ca' }
 
 // Of all of this process: without encryption every connection to a server is like any other.
 const plainAgent = new PlainAgent({ keepAlive: true, timeout: idleMs })
+const sendPlain = (url: URL, method: string, headers: Headers): ClientRequest =>
+  plainRequest(url, { method, headers, agent: plainAgent })
+const plainSessions = new SessionPool(sendPlain)
 
 export class Transport {
   readonly #allowPlaintext: boolean
   readonly #context: Reloaded<SecureContextOptions>
-  #tls: { context: SecureContextOptions; agent: TlsAgent } | undefined
+  #tls: { context: SecureContextOptions; agent: TlsAgent; sessions: SessionPool } | undefined
 
   /** Throws ERR_RFAAS_INVALID_ARGUMENT when a file cannot be used. */
   constructor({
@@ -43,28 +50,35 @@ export class Transport {
   }
 
   /** Redirects are not followed: they would carry the secret to somebody else. */
-  send(url: URL, method: string, headers: Record<string, string | number>): ClientRequest {
+  send(url: URL, method: string, headers: Headers): ClientRequest {
     if (url.protocol === 'https:') {
-      return tlsRequest(url, { method, headers, agent: this.#tlsAgent() })
+      return tlsRequest(url, { method, headers, agent: this.#secure.agent })
     }
-    if (headers['authorization'] !== undefined && !this.#mayBeRead(url.hostname)) {
-      throw new RfaasError(
-        'ERR_RFAAS_INVALID_ARGUMENT',
-        `${url.origin} is not encrypted, and a key or token would be sent there: use https, or allow it with --allow-plaintext (allowPlaintext) in a network where nobody listens`,
-        { field: 'url', value: url.origin, allowed: 'an https URL' },
-      )
-    }
-    return plainRequest(url, { method, headers, agent: plainAgent })
+    if (headers['authorization'] !== undefined) this.#checkMayBeRead(url)
+    return sendPlain(url, method, headers)
   }
 
-  #mayBeRead(host: string): boolean {
-    return this.#allowPlaintext || isLoopback(host)
+  /** The session with the manager there: see SessionPool. `secret`: a key or token will be sent. */
+  session(url: URL, secret: boolean): Session | undefined | Promise<Session | undefined> {
+    if (url.protocol === 'https:') return this.#secure.sessions.at(url)
+    if (secret) this.#checkMayBeRead(url)
+    return plainSessions.at(url)
   }
 
-  #tlsAgent(): TlsAgent {
+  #checkMayBeRead({ hostname, origin }: URL): void {
+    if (this.#allowPlaintext || isLoopback(hostname)) return
+    throw new RfaasError(
+      'ERR_RFAAS_INVALID_ARGUMENT',
+      `${origin} is not encrypted, and a key or token would be sent there: use https, or allow it with --allow-plaintext (allowPlaintext) in a network where nobody listens`,
+      { field: 'url', value: origin, allowed: 'an https URL' },
+    )
+  }
+
+  get #secure(): { agent: TlsAgent; sessions: SessionPool } {
     const context = this.#context.value
     if (this.#tls?.context !== context) {
       // Requests that run keep their connection; idle ones close by themselves.
+      this.#tls?.sessions.retire()
       const agent = new TlsAgent({
         keepAlive: true,
         timeout: idleMs,
@@ -72,9 +86,12 @@ export class Transport {
         rejectUnauthorized: true,
         ...context,
       })
-      this.#tls = { context, agent }
+      const sessions = new SessionPool((url, method, headers) =>
+        tlsRequest(url, { method, headers, agent }),
+      )
+      this.#tls = { context, agent, sessions }
     }
-    return this.#tls.agent
+    return this.#tls
   }
 }
 

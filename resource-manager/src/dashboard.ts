@@ -7,7 +7,8 @@ import { Type } from 'typebox'
 import type { Principal } from '../../lib/control/principal.js'
 import type { HarvestInfo, HarvestNode } from '../../lib/control/report-schemas.js'
 import type { LeaseInfo, NodeInfo } from '../../lib/control/schemas.js'
-import type { ControlServer, EventStream } from '../../lib/control/server.js'
+import type { EventStream } from '../../lib/control/event-stream.js'
+import type { ControlServer } from '../../lib/control/server.js'
 import { RfaasError } from '../../lib/errors.js'
 import { packageRoot } from '../../lib/package-root.js'
 import type {
@@ -66,16 +67,14 @@ export function addDashboardRoute(
   dashboard: Dashboard,
   principalOf: Authenticate,
 ): void {
-  server.app.get(
-    '/v1/overview/events',
-    {
-      schema: {
-        summary: 'Server-sent events `overview` and `change`: what the dashboard at / shows',
-        querystring: Type.Object({}, { additionalProperties: false }),
-      },
-    },
-    (request, reply) => dashboard.open(principalOf(request), () => server.eventStream(reply)),
-  )
+  server.operation({
+    method: 'GET',
+    path: '/v1/overview/events',
+    summary: 'Server-sent events `overview` and `change`: what the dashboard at / shows',
+    query: Type.Object({}, { additionalProperties: false }),
+    answersEvents: true,
+    handle: ({ asker, events }) => dashboard.open(principalOf(asker), events),
+  })
 }
 
 /** A row beside what it is as JSON, made once for all viewers. */

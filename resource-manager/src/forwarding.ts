@@ -10,6 +10,7 @@ import { bearerOf } from '../../lib/control/auth.js'
 import { watchCaller } from '../../lib/control/caller.js'
 import { inspect } from '../../lib/control/check.js'
 import { request as ask } from '../../lib/control/http.js'
+import type { Asker } from '../../lib/control/operations.js'
 import type { Principal } from '../../lib/control/principal.js'
 import type { Transport } from '../../lib/control/transport.js'
 import { RfaasError } from '../../lib/errors.js'
@@ -52,7 +53,7 @@ export class Peers {
   }
 
   /** Whom a peer speaks for; undefined: it is not from a peer. */
-  readonly principalOf = (request: FastifyRequest): Principal | undefined => {
+  readonly principalOf = (request: Asker): Principal | undefined => {
     const given = Buffer.from(bearerOf(request) ?? '')
     const own = Buffer.from(this.#secret)
     if (given.length !== own.length || !timingSafeEqual(given, own)) return undefined

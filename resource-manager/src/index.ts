@@ -57,6 +57,8 @@ export async function startResourceManager(
         assertHealthy: () => office.assertHealthy(),
         warnings: () => harvest.warnings,
         peers: shares?.peers.principalOf,
+        // Requests are passed on to who leads, sessions are not.
+        hasSessions: () => shares === undefined || office.current !== undefined,
         ...security,
       })
       const { principalOf } = server.door

@@ -17,7 +17,7 @@ import type {
   NodeWelcome,
   RevokingEvent,
 } from '../../lib/control/schemas.js'
-import type { EventStream } from '../../lib/control/server.js'
+import type { EventStream } from '../../lib/control/event-stream.js'
 import { RfaasError, invalidArgument } from '../../lib/errors.js'
 import type { LeaseRecord } from '../stores/store.js'
 import { requireClient, requireNode, requireOperator, sees } from './access.js'

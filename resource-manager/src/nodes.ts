@@ -6,7 +6,7 @@ import type {
   PrepareEvent,
   RevokingEvent,
 } from '../../lib/control/schemas.js'
-import type { EventStream } from '../../lib/control/server.js'
+import type { EventStream } from '../../lib/control/event-stream.js'
 import { RfaasError, invalidArgument } from '../../lib/errors.js'
 import { Pool } from '../schedulers/pool.js'
 import type { Candidate, Room } from '../schedulers/scheduler.js'

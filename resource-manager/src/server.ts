@@ -1,7 +1,6 @@
 // The resource manager's routes: messages in, decisions of the manager out.
-import type { FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
-import { watchCaller } from '../../lib/control/caller.js'
+import type { Asker } from '../../lib/control/operations.js'
 import type { Principal } from '../../lib/control/principal.js'
 import {
   HarvestInfo,
@@ -41,10 +40,9 @@ const RemoveQuery = Type.Object(
   { additionalProperties: false },
 )
 const NodeLeasePath = Type.Object({ name: identifier, id: identifier })
-const Done = { 204: Type.Null({ description: 'done' }) }
 
 /** Who sent a request; throws when nobody knows. */
-export type Authenticate = (request: FastifyRequest) => Principal
+export type Authenticate = (asker: Asker) => Principal
 
 export interface NodeTerms {
   publicKeyPem: string
@@ -52,121 +50,102 @@ export interface NodeTerms {
 }
 
 export function addLeaseRoutes(
-  { app }: ControlServer,
+  server: ControlServer,
   office: Office,
   metrics: ManagerMetrics,
   principalOf: Authenticate,
 ): void {
-  app.post(
-    '/v1/leases',
-    {
-      schema: {
-        summary: 'Request a lease: cores and memory for a bounded time',
-        body: LeaseRequest,
-        response: { 201: LeaseGrant },
-      },
-    },
-    async (request, reply) => {
+  server.operation({
+    method: 'POST',
+    path: '/v1/leases',
+    summary: 'Request a lease: cores and memory for a bounded time',
+    body: LeaseRequest,
+    status: 201,
+    answer: LeaseGrant,
+    handle: async ({ asker, body, caller }) => {
       const timer = metrics.grantDuration.startTimer()
       try {
-        const caller = watchCaller(request, reply)
-        const grant = await office.manager.grant(principalOf(request), request.body, caller)
+        const grant = await office.manager.grant(principalOf(asker), body, caller())
         metrics.grantTimes.add(timer() * 1000)
         metrics.grants.inc()
-        return await reply.status(201).send(grant)
+        return grant
       } catch (error) {
         const code = error instanceof RfaasError ? error.code : 'ERR_RFAAS_INTERNAL'
         metrics.refusals.inc({ code })
         throw error
       }
     },
-  )
-  app.get(
-    '/v1/leases',
-    {
-      schema: {
-        summary: 'All leases that hold cores, and recently closed ones',
-        response: { 200: LeaseList },
-      },
+  })
+  server.operation({
+    method: 'GET',
+    path: '/v1/leases',
+    summary: 'All leases that hold cores, and recently closed ones',
+    answer: LeaseList,
+    handle: ({ asker }) => ({ leases: office.manager.leases(principalOf(asker)) }),
+  })
+  server.operation({
+    method: 'GET',
+    path: '/v1/leases/:id',
+    summary: 'One lease',
+    params: LeasePath,
+    answer: LeaseInfo,
+    handle: ({ asker, params }) => office.manager.lease(principalOf(asker), params.id),
+  })
+  server.operation({
+    method: 'POST',
+    path: '/v1/leases/:id/renew',
+    summary: 'Let a lease last for so long from now, never shorter than it would',
+    params: LeasePath,
+    body: RenewRequest,
+    answer: LeaseGrant,
+    handle: ({ asker, params, body }) =>
+      office.manager.renew(principalOf(asker), params.id, body.durationMs),
+  })
+  server.operation({
+    method: 'DELETE',
+    path: '/v1/leases/:id',
+    summary: 'Release a lease (idempotent)',
+    params: LeasePath,
+    handle: async ({ asker, params }) => {
+      await office.manager.release(principalOf(asker), params.id)
     },
-    (request) => ({ leases: office.manager.leases(principalOf(request)) }),
-  )
-  app.get(
-    '/v1/leases/:id',
-    { schema: { summary: 'One lease', params: LeasePath, response: { 200: LeaseInfo } } },
-    (request) => office.manager.lease(principalOf(request), request.params.id),
-  )
-  app.post(
-    '/v1/leases/:id/renew',
-    {
-      schema: {
-        summary: 'Let a lease last for so long from now, never shorter than it would',
-        params: LeasePath,
-        body: RenewRequest,
-        response: { 200: LeaseGrant },
-      },
+  })
+  server.operation({
+    method: 'POST',
+    path: '/v1/leases/:id/revoke',
+    summary: "Take a lease back on the operator's behalf (idempotent)",
+    params: LeasePath,
+    body: Type.Union([RevokeRequest, Type.Null()]),
+    handle: async ({ asker, params, body }) => {
+      await office.manager.revoke(principalOf(asker), params.id, body?.noticeMs)
     },
-    (request) =>
-      office.manager.renew(principalOf(request), request.params.id, request.body.durationMs),
-  )
-  app.delete(
-    '/v1/leases/:id',
-    { schema: { summary: 'Release a lease (idempotent)', params: LeasePath, response: Done } },
-    async (request, reply) => {
-      await office.manager.release(principalOf(request), request.params.id)
-      return reply.status(204).send(null)
-    },
-  )
-  app.post(
-    '/v1/leases/:id/revoke',
-    {
-      schema: {
-        summary: "Take a lease back on the operator's behalf (idempotent)",
-        params: LeasePath,
-        body: Type.Union([RevokeRequest, Type.Null()]),
-        response: Done,
-      },
-    },
-    async (request, reply) => {
-      await office.manager.revoke(principalOf(request), request.params.id, request.body?.noticeMs)
-      return reply.status(204).send(null)
-    },
-  )
-  app.get(
-    '/v1/usage',
-    {
-      schema: {
-        summary: 'What closed leases used: sums per tenant',
-        querystring: UsageQuery,
-        response: { 200: UsageReport },
-      },
-    },
-    async (request) => ({
-      tenants: await office.manager.usage.sums(principalOf(request), request.query),
+  })
+  server.operation({
+    method: 'GET',
+    path: '/v1/usage',
+    summary: 'What closed leases used: sums per tenant',
+    query: UsageQuery,
+    answer: UsageReport,
+    handle: async ({ asker, query }) => ({
+      tenants: await office.manager.usage.sums(principalOf(asker), query),
     }),
-  )
-  app.get(
-    '/v1/usage/entries',
-    {
-      schema: {
-        summary: 'What closed leases used: the ledger itself, page by page',
-        querystring: UsageEntriesQuery,
-        response: { 200: UsageEntries },
-      },
-    },
-    (request) => office.manager.usage.entries(principalOf(request), request.query),
-  )
-  app.get(
-    '/v1/usage/jobs',
-    {
-      schema: {
-        summary: 'What leases had of each harvest job, and what was idle: it adds up',
-        querystring: JobUsageQuery,
-        response: { 200: JobUsageReport },
-      },
-    },
-    (request) => office.manager.jobs.usage(principalOf(request), request.query),
-  )
+  })
+  server.operation({
+    method: 'GET',
+    path: '/v1/usage/entries',
+    summary: 'What closed leases used: the ledger itself, page by page',
+    query: UsageEntriesQuery,
+    answer: UsageEntries,
+    handle: ({ asker, query }) => office.manager.usage.entries(principalOf(asker), query),
+  })
+  server.operation({
+    method: 'GET',
+    path: '/v1/usage/jobs',
+    summary: 'What leases had of each harvest job, and what was idle: it adds up',
+    query: JobUsageQuery,
+    answer: JobUsageReport,
+    handle: ({ asker, query }) => office.manager.jobs.usage(principalOf(asker), query),
+  })
 }
 
 export function addNodeRoutes(
@@ -175,157 +154,115 @@ export function addNodeRoutes(
   terms: NodeTerms,
   principalOf: Authenticate,
 ): void {
-  const { app } = server
-  app.post(
-    '/v1/nodes',
-    {
-      schema: {
-        summary: 'Register a node, or register it again with what runs on it',
-        body: NodeRegistration,
-        response: { 200: NodeWelcome },
-      },
-    },
-    async (request) => ({
+  server.operation({
+    method: 'POST',
+    path: '/v1/nodes',
+    summary: 'Register a node, or register it again with what runs on it',
+    body: NodeRegistration,
+    answer: NodeWelcome,
+    handle: async ({ asker, body }) => ({
       publicKey: terms.publicKeyPem,
       heartbeatMs: terms.heartbeatMs,
-      ...(await office.manager.register(principalOf(request), request.body)),
+      ...(await office.manager.register(principalOf(asker), body)),
     }),
-  )
-  app.get('/v1/nodes', { schema: { summary: 'All nodes', response: { 200: NodeList } } }, () => ({
-    nodes: office.manager.nodes(),
-  }))
-  app.delete(
-    '/v1/nodes/:name',
-    {
-      schema: {
-        summary: 'Forget a node that is not up, or any with `force`: its leases are closed as lost',
-        params: NodePath,
-        querystring: RemoveQuery,
-        response: Done,
-      },
+  })
+  server.operation({
+    method: 'GET',
+    path: '/v1/nodes',
+    summary: 'All nodes',
+    answer: NodeList,
+    handle: () => ({
+      nodes: office.manager.nodes(),
+    }),
+  })
+  server.operation({
+    method: 'DELETE',
+    path: '/v1/nodes/:name',
+    summary: 'Forget a node that is not up, or any with `force`: its leases are closed as lost',
+    params: NodePath,
+    query: RemoveQuery,
+    handle: async ({ asker, params, query }) => {
+      const force = query.force === 'true'
+      await office.manager.maintenance.remove(principalOf(asker), params.name, force)
     },
-    async (request, reply) => {
-      const force = request.query.force === 'true'
-      await office.manager.maintenance.remove(principalOf(request), request.params.name, force)
-      return reply.status(204).send(null)
+  })
+  server.operation({
+    method: 'POST',
+    path: '/v1/nodes/:name/drain',
+    summary: 'Grant nothing new on a node; with `noticeMs`, take its leases back (idempotent)',
+    params: NodePath,
+    body: Type.Union([DrainRequest, Type.Null()]),
+    handle: async ({ asker, params, body }) => {
+      const { name } = params
+      await office.manager.maintenance.drain(principalOf(asker), name, body?.noticeMs)
     },
-  )
-  app.post(
-    '/v1/nodes/:name/drain',
-    {
-      schema: {
-        summary: 'Grant nothing new on a node; with `noticeMs`, take its leases back (idempotent)',
-        params: NodePath,
-        body: Type.Union([DrainRequest, Type.Null()]),
-        response: Done,
-      },
+  })
+  server.operation({
+    method: 'POST',
+    path: '/v1/nodes/:name/undrain',
+    summary: 'Grant on a node again (idempotent)',
+    params: NodePath,
+    handle: async ({ asker, params }) => {
+      await office.manager.maintenance.undrain(principalOf(asker), params.name)
     },
-    async (request, reply) => {
-      const { name } = request.params
-      await office.manager.maintenance.drain(principalOf(request), name, request.body?.noticeMs)
-      return reply.status(204).send(null)
+  })
+  server.operation({
+    method: 'POST',
+    path: '/v1/nodes/:name/heartbeat',
+    summary: 'A sign of life; 404 asks the node to register again',
+    params: NodePath,
+    body: NodeHeartbeat,
+    answer: HeartbeatReply,
+    handle: ({ asker, params, body }) =>
+      office.manager.heartbeat(principalOf(asker), params.name, body),
+  })
+  server.operation({
+    method: 'POST',
+    path: '/v1/nodes/:name/leave',
+    summary: 'The node ends: its leases have notice, or without notice, it has ended',
+    params: NodePath,
+    body: NodeLeaving,
+    handle: async ({ asker, params, body }) => {
+      await office.manager.leave(principalOf(asker), params.name, body)
     },
-  )
-  app.post(
-    '/v1/nodes/:name/undrain',
-    {
-      schema: {
-        summary: 'Grant on a node again (idempotent)',
-        params: NodePath,
-        response: Done,
-      },
+  })
+  server.operation({
+    method: 'GET',
+    path: '/v1/nodes/:name/events',
+    summary: 'Events to a node: `prepare`, `revoking` and `end`, with the lease',
+    params: NodePath,
+    answersEvents: true,
+    handle: ({ asker, params, events }) =>
+      office.manager.attach(principalOf(asker), params.name, events),
+  })
+  server.operation({
+    method: 'POST',
+    path: '/v1/nodes/:name/leases/:id/active',
+    summary: 'The node runs an executor for the lease (idempotent)',
+    params: NodeLeasePath,
+    handle: async ({ asker, params }) => {
+      await office.manager.activate(principalOf(asker), params.name, params.id)
     },
-    async (request, reply) => {
-      await office.manager.maintenance.undrain(principalOf(request), request.params.name)
-      return reply.status(204).send(null)
+  })
+  server.operation({
+    method: 'POST',
+    path: '/v1/nodes/:name/leases/:id/closed',
+    summary: 'The node has ended the lease; its cores are free again (idempotent)',
+    params: NodeLeasePath,
+    body: LeaseClosed,
+    handle: async ({ asker, params, body }) => {
+      await office.manager.closed(principalOf(asker), params.name, params.id, body)
     },
-  )
-  app.post(
-    '/v1/nodes/:name/heartbeat',
-    {
-      schema: {
-        summary: 'A sign of life; 404 asks the node to register again',
-        params: NodePath,
-        body: NodeHeartbeat,
-        response: { 200: HeartbeatReply },
-      },
-    },
-    (request) => office.manager.heartbeat(principalOf(request), request.params.name, request.body),
-  )
-  app.post(
-    '/v1/nodes/:name/leave',
-    {
-      schema: {
-        summary: 'The node ends: its leases have notice, or without notice, it has ended',
-        params: NodePath,
-        body: NodeLeaving,
-        response: Done,
-      },
-    },
-    async (request, reply) => {
-      await office.manager.leave(principalOf(request), request.params.name, request.body)
-      return reply.status(204).send(null)
-    },
-  )
-  app.get(
-    '/v1/nodes/:name/events',
-    {
-      schema: {
-        summary: 'Server-sent events to a node: `revoking` and `end`, with the lease',
-        params: NodePath,
-      },
-    },
-    (request, reply) =>
-      office.manager.attach(principalOf(request), request.params.name, () =>
-        server.eventStream(reply),
-      ),
-  )
-  app.post(
-    '/v1/nodes/:name/leases/:id/active',
-    {
-      schema: {
-        summary: 'The node runs an executor for the lease (idempotent)',
-        params: NodeLeasePath,
-        response: Done,
-      },
-    },
-    async (request, reply) => {
-      await office.manager.activate(principalOf(request), request.params.name, request.params.id)
-      return reply.status(204).send(null)
-    },
-  )
-  app.post(
-    '/v1/nodes/:name/leases/:id/closed',
-    {
-      schema: {
-        summary: 'The node has ended the lease; its cores are free again (idempotent)',
-        params: NodeLeasePath,
-        body: LeaseClosed,
-        response: Done,
-      },
-    },
-    async (request, reply) => {
-      await office.manager.closed(
-        principalOf(request),
-        request.params.name,
-        request.params.id,
-        request.body,
-      )
-      return reply.status(204).send(null)
-    },
-  )
+  })
 }
 
 /** `info`: what the source of nodes sees and does now. */
-export function addHarvestRoute({ app }: ControlServer, info: () => HarvestInfo): void {
-  app.get(
-    '/v1/harvest',
-    {
-      schema: {
-        summary: 'What the batch system runs, what it leaves idle, and what is harvested',
-        response: { 200: HarvestInfo },
-      },
-    },
-    info,
-  )
+export function addHarvestRoute(server: ControlServer, info: () => HarvestInfo): void {
+  server.operation({
+    method: 'GET',
+    path: '/v1/harvest',
+    summary: 'What the batch system runs, what it leaves idle, and what is harvested',
+    answer: HarvestInfo,
+    handle: info,
+  })
 }

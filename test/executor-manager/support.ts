@@ -8,7 +8,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { events, request, type ServerEvent } from '../../lib/control/http.js'
 import { createLogger } from '../../lib/control/log.js'
-import { createServer, type EventStream } from '../../lib/control/server.js'
+import type { EventStream } from '../../lib/control/event-stream.js'
+import { createServer } from '../../lib/control/server.js'
 import {
   ExecutorInfo,
   LeaseGrant,
@@ -135,7 +136,12 @@ export async function scriptManager(
   port = 0,
   keys = generateKeyPairSync('ed25519'),
 ): Promise<ScriptedManager> {
-  const server = await createServer({ title: 'script', logger: silent })
+  const server = await createServer({
+    title: 'script',
+    logger: silent,
+    // Its routes are no operations.
+    hasSessions: () => false,
+  })
   const manager: ScriptedManager = {
     url: '',
     privateKey: keys.privateKey,
@@ -178,8 +184,12 @@ export async function scriptManager(
     manager.leaving.push((call.body as { noticeMs: number }).noticeMs)
     return reply.status(204).send(null)
   })
-  app.get('/v1/nodes/:name/events', (_call, reply) => {
-    manager.streams.push(server.eventStream(reply))
+  server.operation({
+    method: 'GET',
+    path: '/v1/nodes/:name/events',
+    summary: 'events',
+    answersEvents: true,
+    handle: ({ events }) => void manager.streams.push(events()),
   })
   app.post('/v1/nodes/:name/leases/:id/closed', async (call, reply) => {
     const { id } = call.params as { id: string }

@@ -26,6 +26,11 @@ export class Replayer {
   private constructor(target: string) {
     this.#target = target
     this.#server = createServer((incoming, outgoing) => {
+      // It repeats requests of HTTP: whoever would have a session is told that there is none.
+      if (incoming.headers.upgrade !== undefined) {
+        outgoing.writeHead(501).end()
+        return
+      }
       this.#handle(incoming)
         .then((answer) => {
           outgoing.writeHead(answer.statusCode ?? 502, answer.headers)

@@ -8,12 +8,8 @@ import { events, request } from '../../lib/control/http.js'
 import { createLogger } from '../../lib/control/log.js'
 import type { ErrorBody } from '../../lib/control/schemas.js'
 import { LeaseRequest } from '../../lib/control/schemas.js'
-import {
-  createServer,
-  type ControlServer,
-  type EventStream,
-  type ServerOptions,
-} from '../../lib/control/server.js'
+import { createServer, type ControlServer, type ServerOptions } from '../../lib/control/server.js'
+import type { EventStream } from '../../lib/control/event-stream.js'
 import { RfaasError } from '../../lib/errors.js'
 
 let server: ControlServer
@@ -50,8 +46,12 @@ async function start(options: Partial<ServerOptions> = {}): Promise<void> {
     await delay(150)
     return {}
   })
-  server.app.get('/events', (_call, reply) => {
-    streams.push(server.eventStream(reply))
+  server.operation({
+    method: 'GET',
+    path: '/events',
+    summary: 'events',
+    answersEvents: true,
+    handle: ({ events }) => void streams.push(events()),
   })
   url = await server.listen('127.0.0.1', 0)
 }
