@@ -34,6 +34,7 @@ const lookAgainMs = 60_000
 // Beyond the grace period, for the last processes of a lease whose cores the next one waits for.
 const handOverMs = 2000
 const maxStreamsPerLease = 16
+const activeAfterMs = 5
 const maxUnheard = 64
 const revokedBy = 'the resource manager takes the lease back'
 
@@ -253,8 +254,10 @@ export class LeaseTable {
       return executor.info
     } finally {
       lease.starting.delete(starting)
-      // Not before the answer has left: whoever waits for the workers does not wait for this.
-      setImmediate(() => this.#options.active(id))
+      // Whoever waits for the workers connects now, and shares the processor with this.
+      setTimeout(() => {
+        if (this.#leases.has(id)) this.#options.active(id)
+      }, activeAfterMs).unref()
     }
   }
 
