@@ -21,7 +21,7 @@ import { inlineCode, rememberThere, uploadPackage, type FunctionPackage } from '
 
 const startTimeoutMs = 60_000
 const eventsRetryMs = 500
-// Until the node is asked for events, which it keeps meanwhile: a lease may be over by then.
+// Until the node is asked for events of a lease on which nothing is started.
 const followMs = 100
 // How long its executor manager is silent before a node counts as unreachable.
 const unreachableMs = 5_000
@@ -69,6 +69,7 @@ export class LeasedPart {
     this.#token = token
     this.#listener = listener
     this.#setEnd(endsBy)
+    // What it tells first is of the workers, and these are not held up by it.
     this.#beginning = setTimeout(() => this.#begin(), followMs).unref()
   }
 
@@ -117,6 +118,8 @@ export class LeasedPart {
       return start()
     })
     rememberThere(this.info.executorManager, code)
+    // Not before the workers are connected to, which begins in this turn of the loop.
+    setImmediate(() => this.#begin())
     // Numbered as they are in calls; one that has ended in this moment is missing.
     const { node, cores } = this.info
     if (cores.every((_core, index) => executor.workers[index]?.worker === index)) return executor
@@ -128,17 +131,20 @@ export class LeasedPart {
   async #whileItAnswers<T>(act: (signal: AbortSignal) => Promise<T>): Promise<T> {
     const over = new AbortController()
     const { signal } = over
+    let timer: NodeJS.Timeout | undefined
     const silent = new Promise<never>((_, reject) => {
-      sleep(followMs, undefined, { signal, ref: false })
-        .then(() => request(this.#at('/healthz'), { ...this.#access, signal }))
-        .catch((error: unknown) => {
+      const ask = (): void => {
+        request(this.#at('/healthz'), { ...this.#access, signal }).catch((error: unknown) => {
           const answered = error instanceof RfaasError && error.status !== undefined
           if (!signal.aborted && !answered) reject(error as Error)
         })
+      }
+      timer = setTimeout(ask, followMs).unref()
     })
     try {
       return await Promise.race([act(signal), silent])
     } finally {
+      clearTimeout(timer)
       over.abort()
     }
   }

@@ -82,7 +82,11 @@ export class Call {
         if (this.#timedOut) session.retire()
         giveUp(givenUp())
       }
-      return await answer
+      try {
+        return await answer
+      } finally {
+        this.#giveUp = undefined
+      }
     } catch (error) {
       throw error instanceof RfaasError ? error : this.failure(error)
     }

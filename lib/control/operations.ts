@@ -31,7 +31,8 @@ export interface Call<Params = unknown, Query = unknown, Body = unknown> {
   events(): EventStream
 }
 
-type Answer<A> = A extends TSchema ? Static<A> : void
+/** Without an answer, what is returned is for nobody. */
+type Answer<A> = A extends TSchema ? Static<A> : unknown
 
 export interface Operation<
   Params extends TSchema = TSchema,
@@ -99,7 +100,8 @@ export function addRoute(
         events: () => eventStream(reply),
       })
       // Events are not a reply of Fastify's.
-      return reply.sent ? reply : reply.status(status).send(result ?? null)
+      if (reply.sent) return reply
+      return reply.status(status).send(answer === undefined ? null : result)
     },
   })
 }

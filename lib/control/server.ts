@@ -60,7 +60,7 @@ export interface ServerOptions {
   warnings?: (() => readonly string[]) | undefined
   /** Throws what keeps the manager from its work: /healthz answers with it, else with what it returns. */
   assertHealthy?: () => Standing | undefined
-  /** Sessions are refused while it returns false. Default: never. */
+  /** While it returns false sessions are refused, and requests come one by one. Default: true. */
   hasSessions?: (() => boolean) | undefined
   /** Interval of the signs of life in event streams and sessions. Default 15 s. */
   streamHeartbeatMs?: number

@@ -2,7 +2,7 @@
 // one: lines are bounded in length and in the time that they may take, requests in number, and what
 // nobody reads is not written any further.
 import { STATUS_CODES, type IncomingMessage, type Server } from 'node:http'
-import type { Socket } from 'node:net'
+import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { RfaasError, invalidArgument } from '../errors.js'
 import { keepAliveMs } from './caller.js'
@@ -55,7 +55,8 @@ export class Sessions {
   /** Takes requests to upgrade. Others of that kind are refused: the server speaks nothing else. */
   listen(server: Pick<Server, 'on'>): void {
     server.on('upgrade', (request: IncomingMessage, stream: Duplex, head: Buffer) => {
-      const socket = stream as Socket
+      if (!(stream instanceof Socket)) throw new TypeError('a connection that is no socket')
+      const socket = stream
       // It may be gone already.
       socket.on('error', () => socket.destroy())
       const asked = request.headers.upgrade?.toLowerCase() === upgradeName
@@ -189,7 +190,7 @@ class Session {
     let answer: unknown
     try {
       if (found === undefined) {
-        const message = `${method} ${plain.slice(0, 200)} does not exist in a session: see /openapi.json`
+        const message = `${method} ${plain.slice(0, 200)} does not exist: see /openapi.json`
         throw new RfaasError('ERR_RFAAS_NOT_FOUND', message, { status: 404 })
       }
       const { operation, params } = found
@@ -211,7 +212,8 @@ class Session {
           return stream
         },
       }
-      answer = await operation.handle(call)
+      const result: unknown = await operation.handle(call)
+      if (operation.answer !== undefined) answer = result
       for (const stream of opened) await this.#last(stream)
       status = statusOf(operation)
     } catch (error) {
@@ -224,8 +226,10 @@ class Session {
       for (const stream of opened) stream.end()
     }
     this.#running.delete(id)
-    this.#tell({ id, status, ...(answer !== undefined && answer !== null && { body: answer }) })
-    answered({ method, route, status, seconds: (performance.now() - began) / 1000 })
+    this.#tell({ id, status, ...(answer !== undefined && { body: answer }) })
+    // Never what was sent: clients must not be able to create time series.
+    const known = found === undefined ? 'unknown' : method
+    answered({ method: known, route, status, seconds: (performance.now() - began) / 1000 })
     this.#endWhenDone()
   }
 
