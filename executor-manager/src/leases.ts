@@ -254,9 +254,10 @@ export class LeaseTable {
       return executor.info
     } finally {
       lease.starting.delete(starting)
-      // Whoever waits for the workers connects now, and shares the processor with this.
+      // Whoever waits for the workers connects now, and shares the processor with this. Of a lease that ends so
+      // soon only the end is told.
       setTimeout(() => {
-        if (this.#leases.has(id)) this.#options.active(id)
+        if (lease.ending === undefined) this.#options.active(id)
       }, activeAfterMs).unref()
     }
   }

@@ -30,7 +30,7 @@ export interface RequestOptions extends CallOptions {
 }
 
 export interface EventsOptions extends CallOptions {
-  /** Ends the stream with ERR_RFAAS_UNAVAILABLE when not even a comment came for so long. */
+  /** Over HTTP: ends the stream with ERR_RFAAS_UNAVAILABLE when not even a comment came for so long. */
   idleTimeoutMs?: number
   /** Called once, when the stream is open. */
   onOpen?: () => void
