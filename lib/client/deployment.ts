@@ -86,6 +86,7 @@ export class Deployment {
       throw this.#destroyed
     }
     for (const tell of this.#early.splice(0)) tell(this.#functions)
+    for (const { part } of this.#places) part.follow()
     return this.#functions
   }
 

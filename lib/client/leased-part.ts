@@ -69,8 +69,7 @@ export class LeasedPart {
     this.#token = token
     this.#listener = listener
     this.#setEnd(endsBy)
-    // What it tells first is of the workers, and these are not held up by it.
-    this.#beginning = setTimeout(() => this.#begin(), followMs).unref()
+    this.#beginning = setTimeout(() => this.follow(), followMs).unref()
   }
 
   get over(): boolean {
@@ -118,8 +117,6 @@ export class LeasedPart {
       return start()
     })
     rememberThere(this.info.executorManager, code)
-    // Not before the workers are connected to, which begins in this turn of the loop.
-    setImmediate(() => this.#begin())
     // Numbered as they are in calls; one that has ended in this moment is missing.
     const { node, cores } = this.info
     if (cores.every((_core, index) => executor.workers[index]?.worker === index)) return executor
@@ -187,7 +184,9 @@ export class LeasedPart {
     this.#abort.abort()
   }
 
-  #begin(): void {
+  /** From now on its node is listened to. What it had to tell before, it tells then: workers that are being
+   * connected to are not held up by it. Idempotent. */
+  follow(): void {
     if (this.#beginning === undefined || this.#over) return
     clearTimeout(this.#beginning)
     this.#beginning = undefined
