@@ -7,7 +7,7 @@ import type { WorkerEndpoint } from '../control/schemas.js'
 import { RfaasError } from '../errors.js'
 import type { NativeInvoker } from '../native.js'
 import { tRecord, tRun, turnWords } from './call-record.js'
-import { withResolvers, type PromiseWithResolvers } from './promise.js'
+import { withResolvers, type PromiseWithResolvers } from '../control/promise.js'
 import type { Staging } from './staging.js'
 import type { Waiting } from './waiting.js'
 

@@ -2,6 +2,7 @@
 // process may end while nothing is asked.
 import type { Socket } from 'node:net'
 import { check } from './check.js'
+import { withResolvers } from './promise.js'
 import { LineReader, Told, type Asked } from './session-wire.js'
 
 const maxLineBytes = 64 * 1024 * 1024
@@ -75,7 +76,7 @@ export class Session {
     onEvent?: (event: string, data: unknown) => void,
   ): AskedInSession {
     const id = ++this.#lastId
-    const { promise: answer, resolve, reject } = newPromise<SessionAnswer>()
+    const { promise: answer, resolve, reject } = withResolvers<SessionAnswer>()
     if (!this.#socket.writable) {
       reject(hungUp())
       return { answer, giveUp: () => undefined }
@@ -128,18 +129,4 @@ export class Session {
 
 function hungUp(): Error {
   return Object.assign(new Error('the manager closed the connection'), { code: 'ECONNRESET' })
-}
-
-function newPromise<T>(): {
-  promise: Promise<T>
-  resolve: (value: T) => void
-  reject: (error: Error) => void
-} {
-  let resolve!: (value: T) => void
-  let reject!: (error: Error) => void
-  const promise = new Promise<T>((onValue, onError) => {
-    resolve = onValue
-    reject = onError
-  })
-  return { promise, resolve, reject }
 }
