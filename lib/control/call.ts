@@ -3,6 +3,7 @@ import type { ClientRequest, IncomingMessage } from 'node:http'
 import { RfaasError } from '../errors.js'
 import { adviceFor, causeOf, protocolError } from './answer.js'
 import type { SessionAnswer } from './session.js'
+import { longestBody } from './session-wire.js'
 import { defaultTransport, type Transport } from './transport.js'
 
 const defaultTimeoutMs = 10_000
@@ -56,12 +57,15 @@ export class Call {
     clearTimeout(this.#timer)
   }
 
-  /** In the session with the manager. Undefined when there is none, and nothing was sent. */
+  /** In the session with the manager. Undefined when there is none, or the body is too long for it: nothing was
+   * sent. */
   async askInSession(
     body: unknown,
     onEvent?: (event: string, data: unknown) => void,
   ): Promise<SessionAnswer | undefined> {
     const { token, signal, transport = defaultTransport } = this.#options
+    const text = body === undefined ? undefined : JSON.stringify(body)
+    if (text !== undefined && text.length > longestBody) return undefined
     try {
       signal?.throwIfAborted()
       const url = new URL(this.#url)
@@ -73,8 +77,8 @@ export class Call {
           method: this.#method,
           path: url.pathname + url.search,
           ...(token !== undefined && { token }),
-          ...(body !== undefined && { body }),
         },
+        text,
         onEvent,
       )
       this.#giveUp = () => {

@@ -175,7 +175,6 @@ export async function createServer(options: ServerOptions): Promise<ControlServe
     operations,
     admit: (asker) => door.admit(asker),
     open: () => !ending && hasSessions(),
-    lineLimit: bodyLimit + maxHeaderSize,
     lineTimeoutMs: requestTimeout,
     idleMs: connectionTimeout,
     heartbeatMs,

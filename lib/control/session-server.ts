@@ -11,7 +11,14 @@ import type { OpenStream } from './event-stream.js'
 import type { Logger } from './log.js'
 import { statusOf, type Asker, type Call, type OperationTable } from './operations.js'
 import { badRequest, bodyOf, translate } from './refusal.js'
-import { Asked, LineReader, sessionPath, upgradeName, type Told } from './session-wire.js'
+import {
+  Asked,
+  LineReader,
+  longestLine,
+  sessionPath,
+  upgradeName,
+  type Told,
+} from './session-wire.js'
 
 // At a time in one session. Whoever needs more opens another one, or asks by HTTP.
 const mostRequests = 1024
@@ -26,8 +33,6 @@ export interface SessionOptions {
   admit(asker: Asker): void
   /** Sessions are refused while it is false. */
   open(): boolean
-  /** Longest line, in bytes. */
-  lineLimit: number
   /** In which a line must have arrived. */
   lineTimeoutMs: number
   /** Silence after which a session without requests ends. */
@@ -92,7 +97,7 @@ class Session {
   readonly #socket: Socket
   readonly #hostname: string
   readonly #options: SessionOptions
-  readonly #lines: LineReader
+  readonly #lines = new LineReader(longestLine)
   readonly #running = new Map<number, AbortController>()
   readonly #heartbeat: NodeJS.Timeout
   #lineTimer: NodeJS.Timeout | undefined
@@ -103,7 +108,6 @@ class Session {
     this.#socket = socket
     this.#hostname = host.replace(/:\d+$/, '').replace(/^\[(.*)\]$/, '$1')
     this.#options = options
-    this.#lines = new LineReader(options.lineLimit)
     socket.setNoDelay(true)
     // A host that vanishes is noticed, however long an answer takes.
     socket.setKeepAlive(true, keepAliveMs)

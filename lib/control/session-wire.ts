@@ -10,12 +10,20 @@
 //                 {"ending":true}                                it takes no more requests in this session
 //                 an empty line                                  a sign of life
 //
+// Requests are short. A long one is sent by HTTP: there its head says whose it is before anything of its body is
+// read. Answers may be long.
+//
 // Between two processes of Node.js such a line costs a fifth of an HTTP request, and there and back takes
 // a quarter of the time when both had slept.
 import { Type, type Static } from 'typebox'
 
 export const upgradeName = 'rfaas-session'
 export const sessionPath = '/v1/session'
+
+/** In characters of JSON. */
+export const longestBody = 32 * 1024
+/** In bytes, of whoever asks: with a body, and a token that names every core of a large node. */
+export const longestLine = 256 * 1024
 
 const closed = { additionalProperties: false }
 

@@ -70,9 +70,10 @@ export class Session {
     if (this.#waiting.size === 0) this.#socket.end()
   }
 
-  /** `onEvent`: asks for events, as many as come before the answer. */
+  /** `body`: JSON. `onEvent`: asks for events, as many as come before the answer. */
   ask(
-    request: Omit<Asked, 'id'>,
+    request: Omit<Asked, 'id' | 'body'>,
+    body: string | undefined,
     onEvent?: (event: string, data: unknown) => void,
   ): AskedInSession {
     const id = ++this.#lastId
@@ -83,11 +84,12 @@ export class Session {
     }
     if (this.#waiting.size === 0) this.#socket.ref()
     this.#waiting.set(id, { answer: resolve, fail: reject, event: onEvent })
-    this.#write({ id, ...request })
+    const head = JSON.stringify({ id, ...request })
+    this.#write(body === undefined ? head : `${head.slice(0, -1)},"body":${body}}`)
     const giveUp = (reason: Error): void => {
       if (!this.#waiting.has(id)) return
       this.#done(id)
-      this.#write({ id })
+      this.#write(JSON.stringify({ id }))
       reject(reason)
     }
     return { answer, giveUp }
@@ -100,8 +102,8 @@ export class Session {
     if (!this.#usable) this.#socket.end()
   }
 
-  #write(asked: Asked): void {
-    if (this.#socket.writable) this.#socket.write(`${JSON.stringify(asked)}\n`)
+  #write(line: string): void {
+    if (this.#socket.writable) this.#socket.write(`${line}\n`)
   }
 
   #take(chunk: Buffer): void {

@@ -23,7 +23,7 @@ const garbage: [what: string, line: string][] = [
   ['a poisoned prototype', '{"id":1,"method":"POST","path":"/things/a","body":{"__proto__":1}}\n'],
   ['a method without a path', '{"id":1,"method":"GET"}\n'],
   ['one id twice', '{"id":1,"method":"GET","path":"/wait"}\n'.repeat(2)],
-  ['a line without an end', `{"id":1,"path":"${'x'.repeat(2 ** 21)}`],
+  ['a line without an end', `{"id":1,"path":"${'x'.repeat(2 ** 19)}`],
 ]
 
 let server: ControlServer
@@ -138,6 +138,19 @@ describe('a session', () => {
     waiting[0]!.answer()
     await slow
     expect(upgrades).toBe(1)
+  })
+
+  it('leaves long requests to HTTP, where the head is looked at first', async () => {
+    let alone = 0
+    server.app.server.on('request', () => (alone += 1))
+    const long = { count: 1, more: 'ä'.repeat(40_000) }
+    const short = { count: 1, more: 'ä'.repeat(30_000) }
+    expect(await outcome('/things/a', short, true)).toEqual(
+      await outcome('/things/a', short, false),
+    )
+    expect(alone).toBe(1)
+    expect(await outcome('/things/a', long, true)).toEqual(await outcome('/things/a', long, false))
+    expect(alone).toBe(3)
   })
 
   it('tells the manager when a caller gives up, and goes on', async () => {
