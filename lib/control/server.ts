@@ -164,10 +164,6 @@ export async function createServer(options: ServerOptions): Promise<ControlServe
     const message = `${request.method} ${path.slice(0, 200)} does not exist: see /openapi.json`
     return sendError(reply, new RfaasError('ERR_RFAAS_NOT_FOUND', message, { status: 404 }))
   })
-  // Streams end before the server waits for its requests, or it would wait for them.
-  // Node counts a connection on which no request has begun as busy: HTTP clients that connect ahead
-  // would hold up the end, so these are cut. Known by the peer's address, because the socket of a
-  // request over TLS is another object than that of its connection.
   let ending = false
   const observe = addRequestMetrics(app, registry)
   const operations = new OperationTable()
@@ -183,6 +179,10 @@ export async function createServer(options: ServerOptions): Promise<ControlServe
     logger,
   })
   sessions.listen(app.server)
+  // Streams end before the server waits for its requests, or it would wait for them.
+  // Node counts a connection on which no request has begun as busy: HTTP clients that connect ahead
+  // would hold up the end, so these are cut. Known by the peer's address, because the socket of a
+  // request over TLS is another object than that of its connection.
   const endStreams = (): void => {
     for (const stream of streams) stream.end()
     sessions.end()

@@ -327,8 +327,10 @@ function decoded(params: Record<string, string>): Record<string, string> {
 
 function refuse(socket: Socket, status: number, error: RfaasError): void {
   const body = JSON.stringify(bodyOf(error))
-  socket.end(
+  socket.write(
     `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nConnection: close\r\n` +
       `Content-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
   )
+  // Whether or not the other side hangs up.
+  socket.destroySoon()
 }
