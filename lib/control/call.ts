@@ -26,7 +26,7 @@ export interface CallOptions {
 export class Call {
   readonly name: string
   readonly #method: string
-  readonly #url: URL | string
+  readonly #url: string
   readonly #options: CallOptions
   readonly #onAbort = (): void => this.#cancel()
   /** Ends what is waited for. */
@@ -166,7 +166,7 @@ export class Call {
     }
     return new RfaasError(
       'ERR_RFAAS_UNAVAILABLE',
-      `${this.name} failed: ${causeOf(error)}: ${adviceFor(error, String(this.#url))}`,
+      `${this.name} failed: ${causeOf(error)}: ${adviceFor(error, this.#url)}`,
       { cause: error },
     )
   }

@@ -1,5 +1,5 @@
-// The control plane's messages: what client, resource manager and executor manager say over HTTP.
-// Fastify validates requests with these schemas, `check()` validates what comes back, and the types
+// The control plane's messages: what client, resource manager and executor manager say, over HTTP and in
+// sessions. Servers validate requests with these schemas, `check()` validates what comes back, and the types
 // are derived from them, so that each message is written down once.
 import { Type, type Static } from 'typebox'
 

@@ -66,7 +66,10 @@ export class SessionPool {
         const session = new Session(socket, head)
         place.session = session
         socket.once('close', () => {
-          if (place.session === session) this.#places.delete(url.origin)
+          if (place.session !== session) return
+          place.session = undefined
+          // The next one may be on its way already.
+          if (place.opening === undefined) this.#places.delete(url.origin)
         })
         resolve(session)
       })

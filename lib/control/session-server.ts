@@ -53,10 +53,6 @@ export class Sessions {
     this.#options = options
   }
 
-  get size(): number {
-    return this.#sessions.size
-  }
-
   /** Takes requests to upgrade. Others of that kind are refused: the server speaks nothing else. */
   listen(server: Pick<Server, 'on'>): void {
     server.on('upgrade', (request: IncomingMessage, stream: Duplex, head: Buffer) => {
@@ -138,10 +134,12 @@ class Session {
       this.destroy()
       return
     }
-    const { partial } = this.#lines
-    if (!partial) clearTimeout(this.#lineTimer)
-    if (!partial) this.#lineTimer = undefined
-    else this.#lineTimer ??= setTimeout(() => this.destroy(), this.#options.lineTimeoutMs).unref()
+    if (this.#lines.partial) {
+      this.#lineTimer ??= setTimeout(() => this.destroy(), this.#options.lineTimeoutMs).unref()
+    } else {
+      clearTimeout(this.#lineTimer)
+      this.#lineTimer = undefined
+    }
   }
 
   /** Takes no more requests; ends when those that run are answered. */

@@ -44,7 +44,7 @@ export class Session {
     // Those of the HTTP agent it came from.
     socket.removeAllListeners('timeout')
     socket.setTimeout(silentMs, () => {
-      if (this.#waiting.size === 0) socket.end()
+      if (this.#waiting.size === 0) this.retire()
       else socket.destroy(new Error(`silent for ${silentMs / 1000} s`))
     })
     socket.on('data', (chunk) => this.#take(chunk))

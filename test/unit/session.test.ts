@@ -31,12 +31,15 @@ let url: string
 let log: string
 let upgrades: number
 let streams: EventStream[]
+/** Connections to the server. */
+const open = new Set<unknown>()
 /** Of requests to /wait: until they are answered, and why they were given up. */
 let waiting: { answer: () => void; caller: AbortSignal }[]
 
 async function start(options: Partial<ServerOptions> = {}): Promise<void> {
   log = ''
   upgrades = 0
+  open.clear()
   streams = []
   waiting = []
   const stream = new Writable({
@@ -48,6 +51,10 @@ async function start(options: Partial<ServerOptions> = {}): Promise<void> {
   const logger = createLogger({ name: 'test', level: 'info', stream })
   server = await createServer({ title: 'test', logger, ...options })
   server.app.server.prependListener('upgrade', () => (upgrades += 1))
+  server.app.server.on('connection', (socket: Socket) => {
+    open.add(socket)
+    socket.once('close', () => open.delete(socket))
+  })
   server.operation({
     method: 'POST',
     path: '/things/:name',
@@ -237,6 +244,15 @@ describe('a session', () => {
     })
     url = await server.listen('127.0.0.1', Number(port))
     await request(`${url}/healthz`, { inSession })
+  })
+
+  it('ends when nothing is asked for a while, and the next request has another one', async () => {
+    await server.close()
+    await start({ connectionTimeoutMs: 50 })
+    expect(await outcome('/things/a', { count: 1 }, true)).toEqual({ name: 'a', count: 1 })
+    await until(() => open.size === 0)
+    expect(await outcome('/things/a', { count: 1 }, true)).toEqual({ name: 'a', count: 1 })
+    expect(upgrades).toBe(2)
   })
 
   it('does not let a request without an answer hold up the end of its manager', async () => {
