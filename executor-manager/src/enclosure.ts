@@ -10,7 +10,7 @@ import type { ExecutorRequest, Runtime } from '../../lib/control/schemas.js'
 import type { Cgroup } from './cgroups.js'
 import type { Confinement } from './confinement.js'
 import { workerProgram } from './paths.js'
-import { readablePaths, type Assignment, type PlaceSettings } from './sandbox.js'
+import { readablePaths, waitForGo, type Assignment, type PlaceSettings } from './sandbox.js'
 import type { UidClaim } from './uids.js'
 import { WorkerProcess } from './worker-process.js'
 
@@ -177,7 +177,9 @@ export class Enclosure {
   }
 
   #start(runtime: Runtime, place: PlaceSettings, logger: Logger): WorkerProcess {
-    return new WorkerProcess({ program: workerProgram(runtime), enclosure: this, place, logger })
+    const { command, args } = workerProgram(runtime)
+    const program = { command, args: [...args, waitForGo] }
+    return new WorkerProcess({ program, enclosure: this, place, logger })
   }
 
   /** Without a path for a worker that is to wait: then its package is shown to it later. */

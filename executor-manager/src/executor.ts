@@ -179,7 +179,6 @@ export class Executor {
     const shm = request.provider === 'shm'
     const address = shm ? process.socket : spec.verbsAddress
     place.process = process
-    if (this.#draining) process.drain()
     const finished = process.ended.then((end) => {
       this.#events?.measured(end.cpuMs)
       this.#finished.delete(finished)
@@ -205,6 +204,7 @@ export class Executor {
       served: (calls) => this.#events?.served(calls),
       logger,
     })
+    if (this.#draining) process.drain()
     const ready = await process.ready
     place.endpoint = {
       worker: place.index,

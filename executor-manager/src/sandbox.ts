@@ -49,9 +49,6 @@ export interface Assignment {
   files?: number
 }
 
-/** Everything that was asked for holds, and no tenant's code has run: the worker may be told its work. */
-export const ConfinedEvent = Type.Object({ event: Type.Literal('confined') })
-
 /** What comes instead of the worker's events when it could not be confined, and was not started. */
 export const UnconfinedEvent = Type.Object({
   event: Type.Literal('unconfined'),
@@ -67,6 +64,10 @@ export const inheritedSocket = 'fd:4'
 /** Where the launcher puts the file for the id of the worker's last request. */
 export const startedFd = 5
 
+/** The launcher lets a worker go that was started with this argument: until everything that was asked for
+ * holds, it does not look what its work is. */
+export const waitForGo = '--go-fd=6'
+
 /** A program in its sandbox. */
 export interface Confined {
   /** Its pipes are those of a worker: 0 to 2, and 3 for events. */
@@ -77,7 +78,7 @@ export interface Confined {
   dismiss(): void
 }
 
-/** Starts the program, which has to wait for its stdin until ConfinedEvent. `held` stays open until
+/** Starts the program, which may hear of its work only when it is let go (`waitForGo`). `held` stays open until
  * everything inside has ended. */
 export function spawnConfined(
   program: Program,

@@ -1,7 +1,7 @@
 // What a worker says on its descriptor 3, one event a line. A tenant's function can say the same.
 import { Type, type Static } from 'typebox'
 import { inspect } from '../../lib/control/check.js'
-import { ConfinedEvent, UnconfinedEvent } from './sandbox.js'
+import { UnconfinedEvent } from './sandbox.js'
 
 const functionName = Type.String({ minLength: 1, maxLength: 127 })
 const requestId = Type.String({ pattern: '^[0-9]{1,20}$' })
@@ -9,7 +9,6 @@ const nanoseconds = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER 
 const sentence = Type.String({ maxLength: 4096 })
 
 const WorkerEvent = Type.Union([
-  ConfinedEvent,
   UnconfinedEvent,
   Type.Object({
     event: Type.Literal('ready'),

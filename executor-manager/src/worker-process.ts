@@ -84,9 +84,6 @@ export class WorkerProcess {
   readonly #events = new RateLimit(maxEventsPerSecond)
   #logger: Logger
   #work: Work | undefined
-  /** What is to be written when it is confined. */
-  #pending = ''
-  #isConfined = false
   #readyTimer: NodeJS.Timeout | undefined
   /** Of its enclosure and of itself, when it was given its work. */
   #outOfMemory = 0
@@ -122,13 +119,14 @@ export class WorkerProcess {
   begin(work: Work): void {
     this.#work = work
     this.#logger = work.logger
-    this.#pending = encodeConfiguration(work.configuration) + this.#pending
     this.#outOfMemory = this.#enclosure.outOfMemory
     // What came before is nobody's.
     if (this.#enclosure.cpuMs === undefined) this.#cpuMsBefore = this.cpuMs
     this.#readyTimer = setTimeout(() => {
       this.#fail(`was not ready within ${work.readyTimeoutMs} ms`)
     }, work.readyTimeoutMs)
+    // It reads this when the launcher has done that.
+    this.#pipe(0).write(encodeConfiguration(work.configuration))
     this.#confined.assign(work.assignment)
   }
 
@@ -149,10 +147,10 @@ export class WorkerProcess {
     return this.#cpuMsSeen - this.#cpuMsBefore
   }
 
-  /** New calls are refused from now on: the lease is being revoked. Running ones finish. */
+  /** Once it has its work: new calls are refused from now on, as the lease is being revoked. Running ones
+   * finish. */
   drain(): void {
-    if (!this.#isConfined) this.#pending += 'drain\n'
-    else if (!this.#gone) this.#pipe(0).write('drain\n')
+    if (!this.#gone) this.#pipe(0).write('drain\n')
   }
 
   /** Lets the running call finish, for at most `graceMs`; then the process is killed. */
@@ -208,16 +206,8 @@ export class WorkerProcess {
   #take(event: WorkerEvent): void {
     const logger = this.#logger
     switch (event.event) {
-      case 'confined':
-        // Its work is on stdin from here on: whoever says so now is not the launcher.
-        if (this.#work === undefined || this.#isConfined) {
-          return this.#fail('said at the wrong time that it is confined')
-        }
-        this.#isConfined = true
-        this.#pipe(0).write(this.#pending)
-        return
       case 'ready':
-        if (!this.#isConfined || this.#isReady) {
+        if (this.#work === undefined || this.#isReady) {
           return this.#fail('said at the wrong time that it is ready')
         }
         clearTimeout(this.#readyTimer)

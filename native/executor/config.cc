@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <cerrno>
 #include <charconv>
 
 namespace rfaas::executor {
@@ -57,30 +58,32 @@ bool apply(const std::string& key, const std::string& value, Config* config) {
 
 }  // namespace
 
-bool read_config(int fd, Config* config, std::string* reason) {
-    std::string line;
+bool read_config(int fd, Config* config, std::string* rest, std::string* reason) {
+    rest->clear();
     for (;;) {
-        char byte = 0;
-        const ssize_t count = ::read(fd, &byte, 1);
-        if (count < 0 && errno == EINTR) continue;
-        if (count <= 0) {
-            *reason = "the configuration on stdin ended early";
-            return false;
+        const size_t end = rest->find('\n');
+        if (end == std::string::npos && rest->size() <= kMaxLine) {
+            char block[4096];
+            const ssize_t count = ::read(fd, block, sizeof block);
+            if (count < 0 && errno == EINTR) continue;
+            if (count <= 0) {
+                *reason = "the configuration on stdin ended early";
+                return false;
+            }
+            rest->append(block, static_cast<size_t>(count));
+            continue;
         }
-        if (byte != '\n') {
-            line += byte;
-            if (line.size() <= kMaxLine) continue;
-        } else if (line.empty()) {
-            return true;
-        }
+        const std::string line = rest->substr(0, end);
+        rest->erase(0, line.size() + 1);
+        if (line.empty()) return true;
         const size_t equals = line.find('=');
         const std::string key = line.substr(0, equals);
-        if (equals == std::string::npos || !apply(key, line.substr(equals + 1), config)) {
+        if (line.size() > kMaxLine || equals == std::string::npos ||
+            !apply(key, line.substr(equals + 1), config)) {
             *reason = "the configuration on stdin has a bad or unknown line: " +
                       (key == "ticket" ? key : line.substr(0, 200));
             return false;
         }
-        line.clear();
     }
 }
 

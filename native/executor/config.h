@@ -15,7 +15,8 @@ struct Config {
     uint64_t hot_timeout_us = 1000;
 };
 
-// Reads from `fd` up to the empty line and not a byte further. False: `reason` names the key.
-[[nodiscard]] bool read_config(int fd, Config* config, std::string* reason);
+// Reads from `fd` up to the empty line; what has come behind it is in `rest`. False: `reason` names
+// the key.
+[[nodiscard]] bool read_config(int fd, Config* config, std::string* rest, std::string* reason);
 
 }  // namespace rfaas::executor

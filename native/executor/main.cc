@@ -1,14 +1,18 @@
 // rfaas-executor: one worker that runs the functions of a native package. Started by the executor
 // manager through the launcher (sandbox/main.cc), which pins and confines it; configured on stdin
-// (config.h), reporting on file descriptor 3 (events.h). It ends when its stdin does: a manager
-// that dies takes its workers along.
+// (config.h), reporting on file descriptor 3 (events.h). With `--go-fd=N` it looks at its stdin
+// when a byte has come from there: the launcher has done all it had to. It ends when its stdin
+// does: a manager that dies takes its workers along.
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <charconv>
 #include <cstring>
+#include <string_view>
 
 #include "core/time.h"
 #include "executor/config.h"
@@ -56,6 +60,22 @@ class Worker {
         }
         events_->ready(channel_.address(), functions_);
         return true;
+    }
+
+    // What the manager says: lines, which may arrive in pieces.
+    void obey(std::string_view text) {
+        for (const char byte : text) {
+            if (byte != '\n') {
+                if (order_.size() < kMaxOrderBytes) order_ += byte;
+                continue;
+            }
+            if (order_ == "stop") stop_requested = 1;
+            if (order_ == "drain") {
+                refusing_ = true;
+                channel_.refuse(wire::CallStatus::kLeaseRevoked);
+            }
+            order_.clear();
+        }
     }
 
     // Hot: spins for calls. Warm, after hot_timeout_us without one, or without a client: sleeps
@@ -157,8 +177,8 @@ class Worker {
         if (rc == 1) serve();
     }
 
-    // Waits for the manager (timeout_ms -1: or the channel) and does what it says: lines, which may
-    // arrive in pieces. The end of stdin says "stop".
+    // Waits for the manager (timeout_ms -1: or the channel) and does what it says. The end of stdin
+    // says "stop".
     void listen(int timeout_ms) {
         looked_ns_ = coarse_monotonic_ns();
         pollfd fds[] = {{STDIN_FILENO, POLLIN, 0}, {channel_.fd(), POLLIN, 0}};
@@ -166,18 +186,7 @@ class Worker {
         char text[256];
         const ssize_t bytes = ::read(STDIN_FILENO, text, sizeof text);
         if (bytes == 0 || (bytes < 0 && errno != EINTR)) stop_requested = 1;
-        for (ssize_t i = 0; i < bytes; ++i) {
-            if (text[i] != '\n') {
-                if (order_.size() < kMaxOrderBytes) order_ += text[i];
-                continue;
-            }
-            if (order_ == "stop") stop_requested = 1;
-            if (order_ == "drain") {
-                refusing_ = true;
-                channel_.refuse(wire::CallStatus::kLeaseRevoked);
-            }
-            order_.clear();
-        }
+        if (bytes > 0) obey({text, static_cast<size_t>(bytes)});
     }
 
     // call_ was taken before the manager was heard, and has not started.
@@ -207,9 +216,27 @@ void on_terminate(int) {
     stop_requested = 1;
 }
 
+// Until the launcher lets us go. False: it has ended, or there is no such descriptor.
+bool await_go(const char* argument) {
+    static constexpr std::string_view kOption = "--go-fd=";
+    const std::string_view text = argument;
+    int fd = -1;
+    if (!text.starts_with(kOption) ||
+        std::from_chars(text.data() + kOption.size(), text.data() + text.size(), fd).ec !=
+            std::errc()) {
+        return false;
+    }
+    char byte = 0;
+    ssize_t count = 0;
+    while ((count = ::read(fd, &byte, 1)) < 0 && errno == EINTR && stop_requested == 0) {
+    }
+    ::close(fd);
+    return count == 1;
+}
+
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     ::signal(SIGPIPE, SIG_IGN);
     struct sigaction action = {};
@@ -224,12 +251,15 @@ int main() {
         events.error(message);
         return 1;
     };
-    if (!executor::read_config(STDIN_FILENO, &config, &reason)) return fail(reason);
+    if (argc > 1 && !await_go(argv[1])) return 1;
+    std::string orders;
+    if (!executor::read_config(STDIN_FILENO, &config, &orders, &reason)) return fail(reason);
     std::vector<executor::Function> functions;
     if (!executor::load_package(config.package, &functions, &reason)) {
         return fail("the package cannot be loaded: " + reason);
     }
     Worker worker(std::move(config), std::move(functions), &events);
     if (!worker.open(&reason)) return fail(reason);
+    worker.obey(orders);
     return worker.run();
 }

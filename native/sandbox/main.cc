@@ -9,13 +9,15 @@
 // do.
 //
 // The place is made first, and the worker's program starts in it. Then it waits for what it is for
-// (config.h), which the manager may say at once, or when a lease comes. It is told on stdin what to
-// run only when all limits hold: until then nothing but our own programs runs in there.
+// (config.h), which the manager may say at once, or when a lease comes. The worker hears on stdin
+// what to run, and does not look there before init lets it go: when all limits hold. Until then
+// nothing but our own programs runs in there.
 //
 // Descriptors: 0 to 2 and 3 (events) are the worker's. 4 is the configuration, and for the worker
 // the socket that it listens on. 5 is for the worker a file that it keeps the id of its last
-// request in; the first process tells it when the worker has ended, as the last event. Those that
-// come from the manager stay open in init and nowhere below: the manager sees by them that
+// request in; the first process tells it when the worker has ended, as the last event. 6 is for the
+// worker the end of a pipe: a byte from init lets it go, its end says that it never will. Those
+// that come from the manager stay open in init and nowhere below: the manager sees by them that
 // everything has ended.
 #include <fcntl.h>
 #include <poll.h>
@@ -57,6 +59,8 @@ constexpr int kConfigFd = 4;
 constexpr int kSocketFd = 4;
 constexpr int kStartedFd = 5;
 constexpr int kHeldFd = 5;
+constexpr int kGoFd = 6;
+constexpr int kFreeFd = 7;        // from here on, descriptors of our own
 constexpr int kUnconfined = 125;  // exit code: the worker was not started
 constexpr size_t kMaxConfig = 1 << 20;
 constexpr int kBacklog = 64;
@@ -80,8 +84,7 @@ std::string because(const std::string& what) {
 // What the manager says, part by part.
 class Inbox {
   public:
-    // Out of the way of the worker's descriptors.
-    Inbox() : fd_(::fcntl(kConfigFd, F_DUPFD_CLOEXEC, kHeldFd + 1)) {}
+    Inbox() : fd_(::fcntl(kConfigFd, F_DUPFD_CLOEXEC, kFreeFd)) {}
     void close() { fd_.reset(); }
 
     [[nodiscard]] int fd() const { return fd_.get(); }
@@ -196,8 +199,9 @@ long clone_into(const Config& config, uint32_t layers) {
     if (config.has(kSeccomp) && !filter_system_calls(config, &reason)) fail("seccomp", reason);
     if (::dup2(started.get(), kStartedFd) != kStartedFd) fail("start", because("dup2"));
     if (config.socket.empty()) ::close(kSocketFd);
+    ::fcntl(kGoFd, F_SETFD, 0);
     // One of them tells init that we have come so far.
-    if (close_descriptors(kStartedFd + 1) < 0) {
+    if (close_descriptors(kFreeFd) < 0) {
         fail("start", because("cannot close inherited files"));
     }
     ::execv(command[0], command);
@@ -268,12 +272,13 @@ void assign(const Config& config, const Assignment& assignment, pid_t worker) {
          "cannot pin to core " + std::to_string(assignment.core) + ": " + std::strerror(-rc));
 }
 
-[[noreturn]] void run_init(const Config& config, char** command, Inbox* inbox, const UniqueFd& go,
-                           const UniqueFd& status, const UniqueFd& started) {
+[[noreturn]] void run_init(const Config& config, char** command, Inbox* inbox,
+                           const UniqueFd& mapped, const UniqueFd& status, const UniqueFd& started,
+                           const UniqueFd& go) {
     std::string reason;
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     char byte = 0;
-    if (::read(go.get(), &byte, 1) != 1) ::_exit(kUnconfined);  // the first process has ended
+    if (::read(mapped.get(), &byte, 1) != 1) ::_exit(kUnconfined);  // the first process has ended
     if (!config.has(kPid)) ::prctl(PR_SET_CHILD_SUBREAPER, 1);
     if (config.has(kIpc) && ::sethostname("worker", 6) != 0) fail("ipc", because("sethostname"));
     if (config.has(kMount) && !build_root(config, &reason)) fail("mount", reason);
@@ -290,12 +295,13 @@ void assign(const Config& config, const Assignment& assignment, pid_t worker) {
     if (worker < 0) fail("start", because("cannot fork"));
     if (worker == 0) become_worker(config, command, init, started);
     ::close(confined[1]);
+    ::close(kGoFd);
     while (::read(confined[0], &byte, 1) < 0 && errno == EINTR) {
     }
     ::close(confined[0]);
     if (const auto assignment = await_assignment(inbox, worker)) {
         assign(config, *assignment, worker);
-        send_event("{\"event\":\"confined\"}\n");
+        [[maybe_unused]] const ssize_t bytes = ::write(go.get(), "g", 1);  // or it has ended
     }
     // The manager must see the ends of the worker's pipes when the worker closes them.
     for (int fd = 0; fd <= kSocketFd; ++fd) ::close(fd);
@@ -337,11 +343,24 @@ void join_groups(const Config& config) {
     }
 }
 
+// What lets the worker go; its end of the pipe takes its place.
+UniqueFd make_go() {
+    int ends[2];
+    if (::pipe2(ends, O_CLOEXEC) != 0) fail("start", because("pipe"));
+    UniqueFd theirs(::fcntl(ends[0], F_DUPFD_CLOEXEC, kFreeFd));
+    UniqueFd ours(::fcntl(ends[1], F_DUPFD_CLOEXEC, kFreeFd));
+    ::close(ends[0]);
+    ::close(ends[1]);
+    if (!ours.valid() || ::dup3(theirs.get(), kGoFd, O_CLOEXEC) != kGoFd) {
+        fail("start", because("pipe"));
+    }
+    return ours;
+}
+
 // Where the worker keeps the id of the request that it has started last.
 UniqueFd make_started() {
     const UniqueFd file(::memfd_create("rfaas-started", MFD_CLOEXEC));
-    // Out of the way of the worker's descriptors.
-    UniqueFd moved(::fcntl(file.get(), F_DUPFD_CLOEXEC, kHeldFd + 1));
+    UniqueFd moved(::fcntl(file.get(), F_DUPFD_CLOEXEC, kFreeFd));
     if (!moved.valid() || ::ftruncate(moved.get(), sizeof(uint64_t)) != 0) {
         fail("start", because("memfd"));
     }
@@ -369,25 +388,30 @@ void tell_started(const UniqueFd& started) {
 }
 
 [[noreturn]] void launch(const Config& config, char** command, Inbox* inbox) {
-    int go[2], status[2];
-    if (::pipe2(go, O_CLOEXEC) != 0 || ::pipe2(status, O_CLOEXEC) != 0) {
+    UniqueFd go = make_go();
+    int mapped[2], status[2];
+    if (::pipe2(mapped, O_CLOEXEC) != 0 || ::pipe2(status, O_CLOEXEC) != 0) {
         fail("start", because("pipe"));
     }
-    UniqueFd go_out(go[0]), go_in(go[1]), status_out(status[0]), status_in(status[1]);
+    UniqueFd mapped_out(mapped[0]), mapped_in(mapped[1]);
+    UniqueFd status_out(status[0]), status_in(status[1]);
     const UniqueFd started = make_started();
     if (config.has(kCgroup)) join_groups(config);
     const long init = clone_into(config, config.layers);
     if (init < 0) fail_by_namespace(config);
     if (init == 0) {
-        go_in.reset();
+        mapped_in.reset();
         status_out.reset();
-        run_init(config, command, inbox, go_out, status_in, started);
+        run_init(config, command, inbox, mapped_out, status_in, started, go);
     }
-    go_out.reset();
+    mapped_out.reset();
     status_in.reset();
+    go.reset();
     if (config.has(kUser) && config.uid < 0) map_user(static_cast<pid_t>(init));
-    if (::write(go_in.get(), "g", 1) != 1) fail("start", because("init has ended"));
-    for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO, kSocketFd}) ::close(fd);
+    if (::write(mapped_in.get(), "m", 1) != 1) fail("start", because("init has ended"));
+    for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO, kSocketFd, kGoFd}) {
+        ::close(fd);
+    }
     inbox->close();  // it is init's now
 
     int ended = 0;

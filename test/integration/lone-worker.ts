@@ -6,7 +6,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import type { Readable } from 'node:stream'
+import type { Readable, Writable } from 'node:stream'
 import { afterEach } from 'vitest'
 
 import { workerProgram } from '../../executor-manager/src/paths.js'
@@ -38,12 +38,16 @@ export class LoneWorker {
   readonly #ticket = randomBytes(32).toString('hex')
   #functions: Functions[] = []
 
-  constructor(runtime: Runtime, path: string) {
+  /** With `held` it waits to be let go, as one that a launcher starts; `orders` are on its stdin behind the
+   * configuration. */
+  constructor(runtime: Runtime, path: string, { held = false, orders = '' } = {}) {
     this.#runtime = runtime
     this.#folder = mkdtempSync(join(tmpdir(), 'rfaas-worker-'))
     this.address = join(this.#folder, 'worker.sock')
     const { command, args } = workerProgram(runtime)
-    this.process = spawn(command, args, { stdio: ['pipe', 'ignore', 'inherit', 'pipe'] })
+    this.process = spawn(command, [...args, ...(held ? ['--go-fd=4'] : [])], {
+      stdio: ['pipe', 'ignore', 'inherit', 'pipe', held ? 'pipe' : 'ignore'],
+    })
     this.ready = new Promise((resolve, reject) => {
       createInterface({ input: this.process.stdio[3] as Readable }).on('line', (line) => {
         const event = JSON.parse(line) as WorkerEvent
@@ -73,7 +77,12 @@ export class LoneWorker {
       hot_timeout_us: 0,
     }
     const lines = Object.entries(configuration).map(([key, value]) => `${key}=${value}\n`)
-    this.say(`${lines.join('')}\n`)
+    this.say(`${lines.join('')}\n${orders}`)
+  }
+
+  /** What a launcher does when all limits hold; without a byte, that it ends. */
+  letGo(byte: string): void {
+    ;(this.process.stdio[4] as Writable).end(byte)
   }
 
   /** A path in a folder that goes with the worker. */

@@ -1,4 +1,5 @@
 import { execFileSync } from 'node:child_process'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, describe, expect, test } from 'vitest'
 
 import type { Runtime } from '../../lib/control/schemas.js'
@@ -16,8 +17,8 @@ for _ in range(3):
 
 let worker: LoneWorker | undefined
 
-function start(runtime: Runtime): LoneWorker {
-  worker = new LoneWorker(runtime, runtime === 'native' ? nativePackage() : nodePackage)
+function start(runtime: Runtime, options?: { held: boolean; orders?: string }): LoneWorker {
+  worker = new LoneWorker(runtime, runtime === 'native' ? nativePackage() : nodePackage, options)
   return worker
 }
 
@@ -35,6 +36,28 @@ test('a worker drops strangers on its socket and says so once', async () => {
   expect(events.filter(({ event }) => event === 'refused')).toEqual([
     { event: 'refused', reason: "it does not speak the fabric's protocol (unknown)" },
   ])
+})
+
+describe.each(['native', 'node'] as const)('a %s worker that waits to be let go', (runtime) => {
+  test('does nothing of what it was told before, and all of it then', async () => {
+    const lone = start(runtime, { held: true, orders: 'drain\n' })
+    await sleep(300)
+    expect(lone.events).toEqual([])
+    lone.letGo('g')
+    const functions = await lone.connect()
+    await expect(functions.invoke('echo', bytes(1))).rejects.toMatchObject({
+      code: 'ERR_RFAAS_LEASE_REVOKED',
+    })
+    lone.say('stop\n')
+    await lone.ended
+  })
+
+  test('ends when its launcher does, without a word', async () => {
+    const lone = start(runtime, { held: true })
+    lone.letGo('')
+    await expect(lone.ended).rejects.toThrow('the worker ended with 1')
+    expect(lone.events).toEqual([])
+  })
 })
 
 describe.each(['native', 'node'] as const)('a %s worker that is told to drain', (runtime) => {

@@ -1,5 +1,5 @@
 // The worker's line to the executor manager: configuration, then orders on stdin, events on fd 3.
-import { writeSync } from 'node:fs'
+import { closeSync, readSync, writeSync } from 'node:fs'
 
 const eventsFd = 3
 const maxLineChars = 8192
@@ -27,8 +27,12 @@ export interface Orders {
 }
 
 /** Resolves when the manager has said what this worker is for: lines `key=value` up to an empty one.
- * What it says then are orders. The configuration may be long in coming. */
-export function listenToManager({ drain, stop }: Orders): Promise<WorkerConfiguration> {
+ * What it says then are orders. With `goFd` nothing of it is looked at before the launcher has written a
+ * byte there, which may be long in coming: it has done all it had to. */
+export function listenToManager(
+  { drain, stop }: Orders,
+  goFd: number | undefined,
+): Promise<WorkerConfiguration> {
   let stopped = false
   const once = (): void => {
     if (!stopped) stop()
@@ -63,7 +67,15 @@ export function listenToManager({ drain, stop }: Orders): Promise<WorkerConfigur
     process.stdin.once('end', once)
     process.stdin.once('error', once)
     process.once('SIGTERM', once)
+    if (goFd !== undefined) awaitGo(goFd)
   })
+}
+
+/** Everything is loaded by now, and nothing else is to be done: it holds the thread. */
+function awaitGo(fd: number): void {
+  const came = readSync(fd, Buffer.alloc(1))
+  if (came === 0) process.exit(1) // the launcher has ended
+  closeSync(fd)
 }
 
 function parseConfiguration(values: ReadonlyMap<string, string>): WorkerConfiguration {

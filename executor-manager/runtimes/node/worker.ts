@@ -1,6 +1,6 @@
 // A worker for functions in JavaScript: one process, one core, one connection. Started by the
-// executor manager, configured on stdin, reporting on file descriptor 3 (manager-link.ts). A function
-// package is an ES module; each function that it exports can be called.
+// executor manager, configured on stdin, reporting on file descriptor 3 (manager-link.ts); `--go-fd=N` as
+// of the native worker. A function package is an ES module; each function that it exports can be called.
 import { pathToFileURL } from 'node:url'
 import { Channel } from './channel.js'
 import { describe, exportedFunctions } from './invoke.js'
@@ -16,7 +16,8 @@ async function main(): Promise<void> {
   let draining = false
   let drain = (): void => void (draining = true)
   // From now on a manager that is killed takes us along, also while the package is being loaded.
-  const configuration = await listenToManager({ drain: () => drain(), stop: () => stop() })
+  const goFd = goFdOf(process.argv[2])
+  const configuration = await listenToManager({ drain: () => drain(), stop: () => stop() }, goFd)
 
   const url = pathToFileURL(configuration.package).href
   const module = (await import(url).catch((error: unknown) => {
@@ -75,6 +76,11 @@ async function main(): Promise<void> {
   if (draining) drain()
   server.start()
   sendEvent({ event: 'ready', address: channel.address, functions: names })
+}
+
+function goFdOf(argument: string | undefined): number | undefined {
+  const [, fd] = /^--go-fd=(\d+)$/.exec(argument ?? '') ?? []
+  return fd === undefined ? undefined : Number(fd)
 }
 
 /** Outside of every call: nothing says what state the functions are in now. */
