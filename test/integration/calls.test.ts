@@ -215,10 +215,10 @@ describe('a node package', () => {
   })
 
   test('runs asynchronous functions side by side', async () => {
-    const begin = performance.now()
     const inputs = Array.from({ length: 16 }, (_, i) => bytes(i))
     expect(await functions.map('later', inputs)).toEqual(inputs)
-    expect(performance.now() - begin).toBeLessThan(16 * 20)
+    const answers = await functions.map('together', inputs)
+    expect(Math.max(...answers.map(([count]) => count ?? 0))).toBeGreaterThan(1)
   })
 
   test('gives each call an id of its own', async () => {

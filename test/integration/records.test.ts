@@ -122,9 +122,9 @@ describe('records', () => {
   test('have a time of their own each, however many follow each other', async () => {
     const sleepy = inRow(
       native,
-      Array.from({ length: 10 }, () => sleeps(50)),
+      Array.from({ length: 10 }, () => sleeps(100)),
     )
-    const options = { inputBytes: 4, outputBytes: 1, concurrency: 1, timeoutMs: 250 }
+    const options = { inputBytes: 4, outputBytes: 1, concurrency: 1, timeoutMs: 900 }
     const lengths = await native.mapRecords('sleep_ms', sleepy, native.allocate(10), options)
     expect(lengths.length).toBe(10)
   })

@@ -14,6 +14,18 @@ export async function later(input) {
   return input
 }
 
+let inside = 0
+let mostInside = 0
+
+/** Returns how many calls of it have been in this worker at once so far. */
+export async function together() {
+  inside += 1
+  mostInside = Math.max(mostInside, inside)
+  await sleep(100)
+  inside -= 1
+  return Uint8Array.of(mostInside)
+}
+
 export async function failsOrEchoesLater(input) {
   if (input[0] === 0xff) throw new Error('no such record')
   await sleep(20)
