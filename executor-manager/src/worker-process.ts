@@ -125,7 +125,7 @@ export class WorkerProcess {
     this.#readyTimer = setTimeout(() => {
       this.#fail(`was not ready within ${work.readyTimeoutMs} ms`)
     }, work.readyTimeoutMs)
-    // It reads this when the launcher has done that.
+    // It reads this when the launcher lets it go: the assignment is done by then.
     this.#pipe(0).write(encodeConfiguration(work.configuration))
     this.#confined.assign(work.assignment)
   }
